@@ -1,1 +1,39 @@
-//! Skeleton.
+//! The vocabulary of Gristmill. Everything else in the runtime speaks in these words, and none of it is known here:
+//! no network, no YAML, no Wasm.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`message`] | what travels: headers and a body |
+//! | [`settlement`], [`acknowledgement`] | how a delivery ended, and the lineage that makes the worst child win |
+//! | [`delivery`] | a message with the acknowledgement and the reply it owes |
+//! | [`failure`] | what went wrong with a message, and whether to try again |
+//! | [`limits`], [`clock`] | the named limits, and time that tests can hold |
+//! | [`config`] | values with their place in the file, checked against JSON Schema; mistakes with place and mend |
+//! | [`source`], [`sink`], [`step`], [`plugin`] | the four traits |
+//! | [`adapter`] | what a protocol registers: its source and sink |
+//! | [`observe`] | the hooks through which metrics, traces and the admin API see deliveries |
+//! | [`testkit`] | (feature `testkit`) doubles, and the contract suite of adapters |
+
+pub mod acknowledgement;
+pub mod adapter;
+pub mod clock;
+pub mod config;
+pub mod delivery;
+pub mod failure;
+pub mod limits;
+pub mod message;
+pub mod observe;
+pub mod plugin;
+pub mod settlement;
+pub mod sink;
+pub mod source;
+pub mod step;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+
+pub use acknowledgement::Acknowledgement;
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use delivery::{Delivery, Reply};
+pub use failure::{ErrorClass, Failure};
+pub use message::{Headers, Message, MessageId};
+pub use settlement::{Outcome, Settlement};

@@ -1,1 +1,1 @@
-//! Skeleton.
+//! The HTTP adapter: source and sink.

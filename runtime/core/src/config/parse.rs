@@ -1,0 +1,407 @@
+//! From a node to a Rust type, through the type's JSON Schema: every mistake, each with its place.
+
+use jsonschema::{
+    JsonType, PatternOptions, ValidationError,
+    error::{TypeKind, ValidationErrorKind},
+};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::{
+    mistake::{Mistake, Mistakes},
+    node::{Node, Value},
+    suggest::nearest,
+};
+
+/// A JSON Schema (draft 2020-12).
+pub type Schema = Json;
+
+/// The schema that a type derives.
+pub fn schema_of<T: JsonSchema>() -> Schema {
+    schemars::SchemaGenerator::default().into_root_schema_for::<T>().to_value()
+}
+
+/// Turns a node into a `T`. All mistakes are added to `mistakes`; `None` when there was one.
+pub fn parse<T: DeserializeOwned + JsonSchema>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
+    let json = check_against(&schema_of::<T>(), node, mistakes)?;
+    match serde_path_to_error::deserialize::<_, T>(json) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            // What the schema cannot say (a URL, a glob, an address) is said by the type's own parser.
+            let path: Vec<String> = error.path().iter().map(|s| s.to_string()).collect();
+            let at = node.at(path.iter().map(String::as_str));
+            mistakes.push(Mistake::new(
+                "invalid_value",
+                &at.span,
+                redact(at, error.into_inner().to_string()),
+            ));
+            None
+        }
+    }
+}
+
+/// Checks a node against a schema and gives it as JSON. All mistakes are added; `None` when there was one. A value that
+/// was substituted whole (`${env:PORT}`) and that the schema wants as a number or a boolean is read as one.
+pub fn check_against(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> Option<Json> {
+    let validator = match jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema) {
+        Ok(validator) => validator,
+        Err(error) => {
+            mistakes.push(Mistake::new(
+                "invalid_schema",
+                &node.span,
+                format!("the schema itself is invalid: {error}"),
+            ));
+            return None;
+        }
+    };
+    let mut json = node.to_json();
+    let mistyped: Vec<String> = validator
+        .iter_errors(&json)
+        .filter(|e| matches!(e.kind(), ValidationErrorKind::Type { .. }))
+        .map(|e| e.instance_path().to_string())
+        .collect();
+    for pointer in mistyped {
+        if node.at(pointer_parts(&pointer).iter().map(String::as_str)).substituted
+            && let Some(value) = json.pointer_mut(&pointer)
+            && let Some(read) = value.as_str().and_then(read_scalar)
+        {
+            *value = read;
+        }
+    }
+    let before = mistakes.len();
+    for error in validator.iter_errors(&json) {
+        report(&error, schema, node, mistakes);
+    }
+    (mistakes.len() == before).then_some(json)
+}
+
+/// A number or a boolean, as YAML's core schema reads it.
+fn read_scalar(text: &str) -> Option<Json> {
+    serde_json::from_str::<Json>(text.trim()).ok().filter(|v| v.is_number() || v.is_boolean())
+}
+
+fn pointer_parts(pointer: &str) -> Vec<String> {
+    pointer.split('/').skip(1).map(|p| p.replace("~1", "/").replace("~0", "~")).collect()
+}
+
+/// One validation error as one or more mistakes.
+fn report(error: &ValidationError<'_>, schema: &Schema, node: &Node, mistakes: &mut Mistakes) {
+    let path = pointer_parts(&error.instance_path().to_string());
+    let at = node.at(path.iter().map(String::as_str));
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            let known = known_keys(schema, &error.schema_path().to_string());
+            for key in unexpected {
+                mistakes.push(unknown_key(at, key, &known));
+            }
+        }
+        ValidationErrorKind::Required { property } => {
+            let property = property.as_str().unwrap_or_default();
+            let mistake = Mistake::new("missing_key", &at.span, format!("`{property}` is missing"));
+            mistakes.push(mistake.mend(format!("add `{property}:`")));
+        }
+        ValidationErrorKind::AnyOf { context }
+        | ValidationErrorKind::OneOfNotValid { context }
+        | ValidationErrorKind::OneOfMultipleValid { context } => {
+            report_alternatives(context, schema, at, node, mistakes);
+        }
+        ValidationErrorKind::Enum { options } => {
+            let options: Vec<&str> =
+                options.as_array().map(|o| o.iter().filter_map(Json::as_str).collect()).unwrap_or_default();
+            mistakes.push(not_one_of(at, &options));
+        }
+        ValidationErrorKind::Constant { expected_value } => {
+            mistakes.push(not_one_of(at, expected_value.as_str().as_slice()));
+        }
+        ValidationErrorKind::Type { kind } => {
+            let text = format!("this is {}, not {}", at.kind(), type_names(kind));
+            mistakes.push(Mistake::new("wrong_type", &at.span, text));
+        }
+        _ => mistakes.push(Mistake::new("invalid_value", &at.span, redact(at, error.to_string()))),
+    }
+}
+
+/// None of several alternatives fits: speak of the one that came nearest, which is the one that failed deepest inside.
+fn report_alternatives(
+    context: &[Vec<ValidationError<'static>>],
+    schema: &Schema,
+    at: &Node,
+    node: &Node,
+    mistakes: &mut Mistakes,
+) {
+    let depth_of = |errors: &[ValidationError<'_>]| {
+        errors.iter().map(|e| pointer_parts(&e.instance_path().to_string()).len()).max().unwrap_or(0)
+    };
+    let is_other_type = |errors: &[ValidationError<'_>]| {
+        errors.iter().any(|e| {
+            matches!(e.kind(), ValidationErrorKind::Type { .. }) && e.instance_path().to_string().is_empty()
+        }) || errors.iter().all(|e| matches!(e.kind(), ValidationErrorKind::Type { .. }))
+    };
+    let shallowest = context.iter().map(|e| depth_of(e)).min().unwrap_or(0);
+    let best = context
+        .iter()
+        .filter(|errors| !is_other_type(errors))
+        .max_by_key(|errors| (depth_of(errors), std::cmp::Reverse(errors.len())));
+    let words: Vec<String> =
+        context.iter().flat_map(|errors| errors.iter().filter_map(alternative_word)).collect();
+    match best {
+        Some(errors) if depth_of(errors) > shallowest || context.len() == 2 || words.is_empty() => {
+            for error in errors {
+                report(error, schema, node, mistakes);
+            }
+        }
+        Some(_) => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            match &at.value {
+                Value::Map(entries) => {
+                    let wrong = entries.iter().find(|e| !words.contains(&e.key.as_str()));
+                    match wrong {
+                        Some(entry) => mistakes.push(unknown_key(at, &entry.key, &words)),
+                        None => mistakes.push(
+                            Mistake::new(
+                                "wrong_shape",
+                                &at.span,
+                                "exactly one of the alternatives is wanted here",
+                            )
+                            .mend(format!("keep one of {}", listed(&words))),
+                        ),
+                    }
+                }
+                _ => mistakes.push(not_one_of(at, &words)),
+            }
+        }
+        None => {
+            let wanted: Vec<String> = context
+                .iter()
+                .flatten()
+                .filter_map(|e| match e.kind() {
+                    ValidationErrorKind::Type { kind } => Some(type_names(kind)),
+                    _ => None,
+                })
+                .filter(|name| name != "nothing")
+                .collect();
+            let text = format!("this is {}, not {}", at.kind(), wanted.join(" or "));
+            mistakes.push(Mistake::new("wrong_type", &at.span, text));
+        }
+    }
+}
+
+/// The word by which an alternative is chosen: the key it requires, or the text it is.
+fn alternative_word(error: &ValidationError<'_>) -> Option<String> {
+    match error.kind() {
+        ValidationErrorKind::Required { property } => property.as_str().map(str::to_owned),
+        ValidationErrorKind::Constant { expected_value } => expected_value.as_str().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn unknown_key(at: &Node, key: &str, known: &[&str]) -> Mistake {
+    let span = at.entries().iter().find(|e| e.key == key).map_or(&at.span, |e| &e.key_span);
+    let mistake = Mistake::new("unknown_key", span, format!("unknown key `{key}`"));
+    match nearest(key, known.iter().copied()) {
+        Some(near) => mistake.mend(format!("did you mean `{near}`?")),
+        None if known.is_empty() => mistake.mend("no keys are known here"),
+        None => mistake.mend(format!("known here: {}", listed(known))),
+    }
+}
+
+fn not_one_of(at: &Node, options: &[&str]) -> Mistake {
+    let text = match at.as_str() {
+        Some(given) if !at.substituted => format!("`{given}` is not known here"),
+        _ => format!("this is {}, and not one of the known words", at.kind()),
+    };
+    let mistake = Mistake::new("unknown_word", &at.span, text);
+    match at.as_str().and_then(|given| nearest(given, options.iter().copied())) {
+        Some(near) => mistake.mend(format!("did you mean `{near}`?")),
+        None => mistake.mend(format!("known here: {}", listed(options))),
+    }
+}
+
+fn listed(words: &[&str]) -> String {
+    let mut words: Vec<&str> = words.to_vec();
+    words.dedup();
+    words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// An error text of a library may quote the value.
+fn redact(at: &Node, text: String) -> String {
+    if has_substituted(at) {
+        "the value (not shown: it was substituted) is not valid here".into()
+    } else {
+        text
+    }
+}
+
+fn has_substituted(node: &Node) -> bool {
+    node.substituted
+        || match &node.value {
+            Value::List(items) => items.iter().any(has_substituted),
+            Value::Map(entries) => entries.iter().any(|e| has_substituted(&e.value)),
+            _ => false,
+        }
+}
+
+/// The keys that the schema knows at the place whose `additionalProperties` failed.
+fn known_keys<'s>(schema: &'s Schema, schema_path: &str) -> Vec<&'s str> {
+    let mut parts = pointer_parts(schema_path);
+    parts.pop();
+    let mut here = schema;
+    for part in &parts {
+        let next = if part == "$ref" {
+            here.get("$ref").and_then(Json::as_str).and_then(|r| schema.pointer(r.trim_start_matches('#')))
+        } else {
+            match here {
+                Json::Array(items) => part.parse::<usize>().ok().and_then(|i| items.get(i)),
+                _ => here.get(part),
+            }
+        };
+        match next {
+            Some(next) => here = next,
+            None => return Vec::new(),
+        }
+    }
+    let properties = here.get("properties").and_then(Json::as_object);
+    properties.map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default()
+}
+
+/// The JSON types in the words of [`Node::kind`].
+fn type_names(kind: &TypeKind) -> String {
+    let name = |t: JsonType| match t {
+        JsonType::Array => "a list",
+        JsonType::Boolean => "true or false",
+        JsonType::Integer => "a whole number",
+        JsonType::Null => "nothing",
+        JsonType::Number => "a number",
+        JsonType::Object => "a map",
+        JsonType::String => "text",
+    };
+    match kind {
+        TypeKind::Single(t) => name(*t).to_owned(),
+        TypeKind::Multiple(set) => {
+            set.iter().filter(|t| *t != JsonType::Null).map(name).collect::<Vec<_>>().join(" or ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{Span, schema_of};
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only parsed")]
+    struct Listener {
+        port: u16,
+        #[serde(default)]
+        mode: Option<Mode>,
+        #[serde(default)]
+        tls: Option<Tls>,
+        #[serde(default)]
+        then: Option<Then>,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    enum Mode {
+        Fast,
+        Careful,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only parsed")]
+    struct Tls {
+        certificate: String,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[allow(dead_code, reason = "only parsed")]
+    enum Then {
+        DeadLetter(Tls),
+        Release {},
+    }
+
+    fn mistakes_of(json: &Json) -> Vec<String> {
+        let mut mistakes = Mistakes::new();
+        let parsed = parse::<Listener>(&Node::from_json(json, &Span::nowhere("test")), &mut mistakes);
+        assert_eq!(parsed.is_none(), !mistakes.is_empty());
+        mistakes
+            .iter()
+            .map(|m| format!("{}: {} -> {}", m.code, m.text, m.mend.as_deref().unwrap_or("-")))
+            .collect()
+    }
+
+    #[test]
+    fn every_mistake_is_found_and_named() {
+        let found = mistakes_of(&json!({"prt": 1, "mode": "carefull", "tls": {"certificat": "x"}}));
+        for expected in [
+            "unknown_key: unknown key `prt` -> did you mean `port`?",
+            "missing_key: `port` is missing -> add `port:`",
+            "unknown_word: `carefull` is not known here -> did you mean `careful`?",
+            "unknown_key: unknown key `certificat` -> did you mean `certificate`?",
+            "missing_key: `certificate` is missing -> add `certificate:`",
+        ] {
+            assert!(found.iter().any(|f| f == expected), "{expected} not in {found:#?}");
+        }
+        assert_eq!(found.len(), 5, "{found:#?}");
+    }
+
+    #[test]
+    fn types_are_named_in_plain_words() {
+        assert_eq!(
+            mistakes_of(&json!({"port": "eighty"})),
+            ["wrong_type: this is text, not a whole number -> -"]
+        );
+        assert_eq!(
+            mistakes_of(&json!({"port": 1, "tls": 3})),
+            ["wrong_type: this is a whole number, not a map -> -"]
+        );
+    }
+
+    #[test]
+    fn the_nearest_alternative_speaks() {
+        assert_eq!(
+            mistakes_of(&json!({"port": 1, "then": {"dead_leter": {}}})),
+            ["unknown_key: unknown key `dead_leter` -> did you mean `dead_letter`?"]
+        );
+        assert_eq!(
+            mistakes_of(
+                &json!({"port": 1, "then": {"dead_letter": {"certificat": "x", "certificate": "y"}}})
+            ),
+            ["unknown_key: unknown key `certificat` -> did you mean `certificate`?"]
+        );
+    }
+
+    #[test]
+    fn a_substituted_text_is_read_as_what_the_schema_wants_and_never_shown() {
+        let mut node = Node::from_json(&json!({"port": "8080"}), &Span::nowhere("test"));
+        let substitute = |node: &mut Node, text: &str| {
+            if let Value::Map(entries) = &mut node.value {
+                entries[0].value.value = Value::String(text.into());
+                entries[0].value.substituted = true;
+            }
+        };
+        substitute(&mut node, "8080");
+        let mut mistakes = Mistakes::new();
+        assert_eq!(parse::<Listener>(&node, &mut mistakes).unwrap().port, 8080);
+        substitute(&mut node, "hunter2");
+        assert!(parse::<Listener>(&node, &mut mistakes).is_none());
+        assert!(!format!("{mistakes:?} {node:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_a_mistake() {
+        let mut mistakes = Mistakes::new();
+        let node = Node::from_json(&json!({}), &Span::nowhere("test"));
+        assert!(check_against(&json!({"type": 12}), &node, &mut mistakes).is_none());
+        assert_eq!(mistakes.len(), 1);
+        assert!(schema_of::<Listener>().is_object());
+    }
+}

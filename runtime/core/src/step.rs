@@ -1,0 +1,49 @@
+//! One thing that a flow does with a message.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{acknowledgement::Acknowledgement, clock::Clock, failure::Failure, message::Message};
+
+/// What a step is told besides the message.
+#[derive(Debug, Clone, Copy)]
+pub struct StepContext<'a> {
+    /// The id of the flow.
+    pub flow: &'a Arc<str>,
+    /// The version of the flow.
+    pub version: &'a Arc<str>,
+    /// The step's place in the flow, e.g. `steps[1].choice.when[0].steps[2]`.
+    pub step: &'a str,
+    /// From 1, counting attempts of this step on this message.
+    pub attempt: u32,
+    /// What the delivery owes; a step may set the reply, never settle.
+    pub acknowledgement: &'a Acknowledgement,
+    /// The time.
+    pub clock: &'a Arc<dyn Clock>,
+}
+
+/// What became of the message.
+#[derive(Debug)]
+pub enum Next {
+    /// It goes on, perhaps changed.
+    Continue(Message),
+    /// Several go on, each as a child with a fate of its own. Never empty.
+    Emit(Vec<Message>),
+    /// It ends here, on purpose; the text says why. Counts as delivered.
+    Drop(String),
+    /// It enters one of the step's branches, by index; what comes out of the branch goes on after the step.
+    Enter(Message, usize),
+    /// A copy enters each of these branches; when all are done, the message goes on after the step as it was.
+    EnterAll(Message, Vec<usize>),
+}
+
+/// One thing that a flow does with a message. Steps have no state that a message could leave behind in them.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// Handles one message. May be called again with the same message after a failure, and may be cancelled at any await.
+    ///
+    /// # Errors
+    /// What went wrong, with the decision whether to try again.
+    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure>;
+}
