@@ -140,15 +140,13 @@ fn report_alternatives(
         }) || errors.iter().all(|e| matches!(e.kind(), ValidationErrorKind::Type { .. }))
     };
     let shallowest = context.iter().map(|e| depth_of(e)).min().unwrap_or(0);
-    let best = context
-        .iter()
-        .filter(|errors| !is_other_type(errors))
-        .max_by_key(|errors| (depth_of(errors), std::cmp::Reverse(errors.len())));
+    let candidates: Vec<_> = context.iter().filter(|errors| !is_other_type(errors)).collect();
+    let best = candidates.iter().max_by_key(|errors| (depth_of(errors), std::cmp::Reverse(errors.len())));
     let words: Vec<String> =
         context.iter().flat_map(|errors| errors.iter().filter_map(alternative_word)).collect();
     match best {
-        Some(errors) if depth_of(errors) > shallowest || context.len() == 2 || words.is_empty() => {
-            for error in errors {
+        Some(errors) if depth_of(errors) > shallowest || candidates.len() == 1 || words.is_empty() => {
+            for error in errors.iter() {
                 report(error, schema, node, mistakes);
             }
         }
