@@ -1,0 +1,297 @@
+//! Checks lists of steps, and gives the checks of single steps what they need: expressions, sinks, plugins, branches.
+
+use std::{path::Path, sync::Arc};
+
+use gristmill_core::{
+    Failure,
+    adapter::{CheckedSink, Checker, SinkUse},
+    config::{Mistake, Mistakes, Node, nearest},
+    limits::{FlowLimits, MAX_STEP_NESTING, MAX_STEPS},
+    observe::StepInfo,
+    plugin::LoadedPlugin,
+    sink::{Sink, SinkContext},
+};
+
+use super::{PluginTable, Registry, StepNode};
+use crate::{
+    expression::{CompileError, Expression, Scope, Template},
+    steps::{BuildContext, Checked, VERBS},
+};
+
+/// What the check of a step is given, and where it puts the mistakes it finds.
+pub(crate) struct StepChecker<'a> {
+    pub(crate) mistakes: &'a mut Mistakes,
+    pub(crate) limits: &'a FlowLimits,
+    /// Whether the source of the flow takes answers.
+    pub(crate) source_replies: bool,
+    pub(crate) base_dir: &'a Path,
+    pub(crate) registry: &'a Registry,
+    pub(crate) plugins: &'a PluginTable,
+    /// By step index.
+    pub(crate) infos: Vec<StepInfo>,
+    /// The place of the step that is being checked.
+    path: String,
+    depth: usize,
+    /// Set by a step after which nothing comes.
+    ended: Option<String>,
+}
+
+/// A sink with its texts compiled.
+#[derive(Clone)]
+pub(crate) struct CheckedSinkUse {
+    sink: CheckedSink,
+    texts: Arc<[Template]>,
+}
+
+impl<'a> StepChecker<'a> {
+    pub(crate) fn new(
+        mistakes: &'a mut Mistakes,
+        limits: &'a FlowLimits,
+        source_replies: bool,
+        base_dir: &'a Path,
+        registry: &'a Registry,
+        plugins: &'a PluginTable,
+    ) -> Self {
+        Self {
+            mistakes,
+            limits,
+            source_replies,
+            base_dir,
+            registry,
+            plugins,
+            infos: Vec::new(),
+            path: String::new(),
+            depth: 0,
+            ended: None,
+        }
+    }
+
+    /// Checks the list of steps of a branch; `place` is its place below the step.
+    pub(crate) fn branch(&mut self, node: &Node, place: &str) -> Option<Vec<StepNode<Checked>>> {
+        self.list(node, place)
+    }
+
+    /// Checks a list of steps; `place` is what leads to the list from where the checker stands.
+    pub(crate) fn list(&mut self, node: &Node, place: &str) -> Option<Vec<StepNode<Checked>>> {
+        let Some(items) = node.as_list() else {
+            self.mistake(
+                "wrong_type",
+                node,
+                format!("this is {}, not a list of steps", node.kind()),
+                "write each step as `- <verb>:`",
+            );
+            return None;
+        };
+        if self.depth >= MAX_STEP_NESTING {
+            self.mistake(
+                "nested_too_deep",
+                node,
+                format!("steps are nested deeper than {MAX_STEP_NESTING}"),
+                "split the flow in two",
+            );
+            return None;
+        }
+        let outer = self.path.clone();
+        let outer_end = self.ended.take();
+        let list_path = if outer.is_empty() { place.to_owned() } else { format!("{outer}.{place}") };
+        self.depth += 1;
+        let mut steps = Some(Vec::with_capacity(items.len()));
+        for (position, item) in items.iter().enumerate() {
+            if let Some(why) = &self.ended {
+                let text = format!("no message comes here: {why}");
+                self.mistakes
+                    .push(Mistake::new("unreachable_step", &item.span, text).mend("remove this step"));
+                self.ended = None;
+            }
+            self.path = format!("{list_path}[{position}]");
+            match (self.step(item), &mut steps) {
+                (Some(step), Some(steps)) => steps.push(step),
+                _ => steps = None,
+            }
+        }
+        self.depth -= 1;
+        self.path = outer;
+        self.ended = outer_end;
+        steps
+    }
+
+    fn step(&mut self, item: &Node) -> Option<StepNode<Checked>> {
+        let known = || VERBS.iter().map(|v| v.name);
+        let entry = match item.entries() {
+            [entry] => entry,
+            [] => {
+                let text = format!("a step is a map with one key, its verb, and this is {}", item.kind());
+                let verbs = known().collect::<Vec<_>>().join("`, `");
+                self.mistake("wrong_shape", item, text, format!("write one of `{verbs}`"));
+                return None;
+            }
+            [_, second, ..] => {
+                let text = format!("a step has one key, its verb, and `{}` is a second one", second.key);
+                let mistake = Mistake::new("wrong_shape", &second.key_span, text);
+                self.mistakes.push(mistake.mend("indent it below the verb, or begin a new step with `- `"));
+                return None;
+            }
+        };
+        let Some(verb) = VERBS.iter().find(|v| v.name == entry.key) else {
+            let mistake =
+                Mistake::new("unknown_step", &entry.key_span, format!("unknown step `{}`", entry.key));
+            self.mistakes.push(match nearest(&entry.key, known()) {
+                Some(near) => mistake.mend(format!("did you mean `{near}`?")),
+                None => mistake.mend(format!("known: `{}`", known().collect::<Vec<_>>().join("`, `"))),
+            });
+            return None;
+        };
+        let index = self.infos.len();
+        if index >= MAX_STEPS {
+            self.mistake(
+                "too_many_steps",
+                item,
+                format!("a flow has at most {MAX_STEPS} steps"),
+                "split the flow in two",
+            );
+            return None;
+        }
+        let path: Arc<str> = self.path.as_str().into();
+        self.infos.push(StepInfo { path: Arc::clone(&path), verb: verb.name, plugin: None });
+        let checked = (verb.check)(&entry.value, self)?;
+        if let Some(info) = self.infos.get_mut(index) {
+            info.plugin.clone_from(&checked.plugin);
+        }
+        Some(StepNode { index, path, step: checked })
+    }
+
+    /// Says that no message gets past the step that is being checked.
+    pub(crate) fn ends_here(&mut self, _node: &Node, why: &str) {
+        self.ended = Some(why.to_owned());
+    }
+
+    /// Compiles an expression that stands at `node`.
+    pub(crate) fn expression(&mut self, node: &Node, text: &str) -> Option<Expression> {
+        Expression::compile(text).map_err(|e| self.compile_error(node, e)).ok()
+    }
+
+    /// Compiles a text with `${…}` that stands at `node`.
+    pub(crate) fn template(&mut self, node: &Node, text: &str) -> Option<Template> {
+        Template::compile(text).map_err(|e| self.compile_error(node, e)).ok()
+    }
+
+    fn compile_error(&mut self, node: &Node, error: CompileError) {
+        let mistake = Mistake::new("expression", &node.span, error.text);
+        self.mistakes.push(match error.mend {
+            Some(mend) => mistake.mend(mend),
+            None => mistake,
+        });
+    }
+
+    /// Checks a sink: a map of one adapter's name to its configuration.
+    pub(crate) fn sink(&mut self, node: &Node, usage: SinkUse) -> Option<CheckedSinkUse> {
+        let sinks = self.registry.iter().filter(|(_, a)| a.sink_schema().is_some()).map(|(n, _)| n);
+        let (name, adapter, config) =
+            adapter_of(node, "sink", sinks.collect(), self.registry, self.mistakes)?;
+        let mut checker = Checker::new(self.mistakes, self.base_dir, self.limits);
+        let sink = adapter.check_sink(config, usage, &mut checker)?;
+        if usage == SinkUse::Call && !sink.answers {
+            let text = format!("`{name}` gives no answers");
+            self.mistake("no_answer", node, text, "use `send:`, which waits for the confirmation only");
+            return None;
+        }
+        let mut texts = Some(Vec::with_capacity(sink.templates.len()));
+        for template in &sink.templates {
+            let at = Node::new(gristmill_core::config::Value::Null, template.span.clone());
+            match (self.template(&at, &template.text), &mut texts) {
+                (Some(text), Some(texts)) => texts.push(text),
+                _ => texts = None,
+            }
+        }
+        Some(CheckedSinkUse { sink, texts: texts?.into() })
+    }
+
+    /// The plugin that a step names at `node`.
+    pub(crate) fn plugin(&mut self, node: &Node, name: &str) -> Option<Arc<dyn LoadedPlugin>> {
+        match self.plugins.get(name) {
+            Some(Ok(loaded)) => Some(Arc::clone(loaded)),
+            Some(Err(error)) => {
+                let mistake = Mistake::new(error.code, &node.span, error.text.clone());
+                self.mistakes.push(match &error.mend {
+                    Some(mend) => mistake.mend(mend.clone()),
+                    None => mistake,
+                });
+                None
+            }
+            None => {
+                self.mistake(
+                    "plugin_not_found",
+                    node,
+                    format!("the plugin `{name}` was not loaded"),
+                    "reload the flow",
+                );
+                None
+            }
+        }
+    }
+
+    /// Notes a mistake at `node`.
+    pub(crate) fn mistake(
+        &mut self,
+        code: &'static str,
+        node: &Node,
+        text: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.mistakes.push(Mistake::new(code, &node.span, text).mend(mend));
+    }
+}
+
+/// The adapter that a map of one key names, with what stands under the key.
+pub(super) fn adapter_of<'n, 'r>(
+    node: &'n Node,
+    what: &str,
+    known: Vec<&'static str>,
+    registry: &'r Registry,
+    mistakes: &mut Mistakes,
+) -> Option<(&'static str, &'r Arc<dyn gristmill_core::adapter::Adapter>, &'n Node)> {
+    let entry = match node.entries() {
+        [entry] => entry,
+        [] => {
+            let text = format!("a {what} is a map with one key, the adapter, and this is {}", node.kind());
+            let mend = format!("write one of `{}`", known.join("`, `"));
+            mistakes.push(Mistake::new("wrong_shape", &node.span, text).mend(mend));
+            return None;
+        }
+        [_, second, ..] => {
+            let text = format!("a {what} has one key, the adapter, and `{}` is a second one", second.key);
+            mistakes.push(
+                Mistake::new("wrong_shape", &second.key_span, text).mend("indent it below the adapter"),
+            );
+            return None;
+        }
+    };
+    match registry.get(&entry.key).filter(|(name, _)| known.contains(name)) {
+        Some((name, adapter)) => Some((name, adapter, &entry.value)),
+        None => {
+            let mistake =
+                Mistake::new("unknown_adapter", &entry.key_span, format!("unknown {what} `{}`", entry.key));
+            mistakes.push(match nearest(&entry.key, known.iter().copied()) {
+                Some(near) => mistake.mend(format!("did you mean `{near}`?")),
+                None => mistake.mend(format!("known: `{}`", known.join("`, `"))),
+            });
+            None
+        }
+    }
+}
+
+impl CheckedSinkUse {
+    /// Opens the sink.
+    pub(crate) async fn open(&self, context: &BuildContext<'_>) -> Result<Arc<dyn Sink>, String> {
+        let sink = self
+            .sink
+            .spec
+            .open(SinkContext { flow: Arc::clone(context.flow), body_bytes: context.limits.body_bytes });
+        sink.await.map_err(|failure| format!("{}: {}", context.path, failure.text()))
+    }
+
+    /// The sink's texts for a message.
+    pub(crate) fn render(&self, scope: &Scope<'_>) -> Result<Vec<String>, Failure> {
+        self.texts.iter().map(|text| text.render(scope)).collect()
+    }
+}

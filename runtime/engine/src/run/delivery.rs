@@ -1,0 +1,323 @@
+//! Takes one message through a version of a flow, from the first step to its settlement.
+//!
+//! The walk keeps its own stack of lists that are still to be done, so that a message that was split can go on from any depth
+//! as a child of its own. It recurses only where one message becomes several.
+
+use std::{future::Future, pin::pin, sync::Arc, time::Instant};
+
+use futures_util::future::BoxFuture;
+use gristmill_core::{
+    Acknowledgement, ErrorClass, Failure, Message, Settlement,
+    sink::Outgoing,
+    step::{Next, StepContext},
+};
+
+use super::{
+    lane::Ticket,
+    version::{RunningStep, RunningThen, Version},
+};
+use crate::{
+    dead_letter::{Envelope, Origin},
+    expression::Scope,
+    flow::StepNode,
+};
+
+/// What does not change while a delivery is on its way.
+#[derive(Clone, Copy)]
+pub(crate) struct Journey<'a> {
+    pub(crate) version: &'a Version,
+    /// The message as the source gave it.
+    pub(crate) original: &'a Message,
+    /// The delivery's place in its lane, when order is kept.
+    pub(crate) ticket: Option<&'a Ticket>,
+}
+
+/// A list of steps, and the next one to do.
+#[derive(Clone, Copy)]
+struct Frame<'a> {
+    steps: &'a [StepNode<RunningStep>],
+    next: usize,
+}
+
+/// How far a child's progress counts for the order: only the last one's does, because those behind wait for all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Counts,
+    Held,
+}
+
+/// A failure that no retry could mend.
+struct GivenUp<'a> {
+    failure: Failure,
+    attempts: u32,
+    message: Message,
+    step: &'a str,
+}
+
+/// Takes the delivery's message through the flow and settles `acknowledgement`.
+pub(crate) async fn run(journey: Journey<'_>, message: Message, acknowledgement: Acknowledgement) {
+    let frames = vec![Frame { steps: &journey.version.steps, next: 0 }];
+    walk(journey, frames, message, acknowledgement, Progress::Counts).await;
+}
+
+/// Ends a delivery that failed before its first step.
+pub(crate) async fn fail(
+    journey: Journey<'_>,
+    message: Message,
+    acknowledgement: Acknowledgement,
+    failure: Failure,
+    at: &str,
+) {
+    let given_up = GivenUp { failure, attempts: 1, message, step: at };
+    give_up(journey, given_up, acknowledgement).await;
+}
+
+/// Gives how the branch ended, which its acknowledgement has been told.
+async fn walk<'a>(
+    journey: Journey<'a>,
+    mut frames: Vec<Frame<'a>>,
+    mut message: Message,
+    acknowledgement: Acknowledgement,
+    progress: Progress,
+) -> Settlement {
+    loop {
+        let Some(frame) = frames.last_mut() else {
+            acknowledgement.delivered();
+            return Settlement::Delivered;
+        };
+        let Some(node) = frame.steps.get(frame.next) else {
+            frames.pop();
+            continue;
+        };
+        frame.next += 1;
+        let next = match attempt(journey, node, message, &acknowledgement, progress).await {
+            Ok(next) => next,
+            Err(given_up) => return give_up(journey, given_up, acknowledgement).await,
+        };
+        match next {
+            Next::Continue(changed) => message = changed,
+            Next::Drop(_) => {
+                acknowledgement.delivered();
+                return Settlement::Delivered;
+            }
+            Next::Enter(changed, branch) => {
+                message = changed;
+                if let Some(steps) = node.step.branches.get(branch) {
+                    frames.push(Frame { steps, next: 0 });
+                }
+            }
+            Next::Emit(children) => {
+                return emit(journey, &frames, children, acknowledgement, progress).await;
+            }
+            Next::EnterAll(original, branches) => {
+                message = original;
+                for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
+                    let frames = vec![Frame { steps, next: 0 }];
+                    let copy = message.clone();
+                    let ended = boxed_walk(journey, frames, copy, acknowledgement.branch(), progress).await;
+                    if ended != Settlement::Delivered {
+                        // The branch has told the lineage, and the worst wins; what would follow would be done again.
+                        acknowledgement.delivered();
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Each child goes on from where its parent stood, one after the other, so that their order is kept.
+async fn emit<'a>(
+    journey: Journey<'a>,
+    frames: &[Frame<'a>],
+    children: Vec<Message>,
+    acknowledgement: Acknowledgement,
+    progress: Progress,
+) -> Settlement {
+    let mut worst = Settlement::Delivered;
+    let last = children.len().saturating_sub(1);
+    for (index, child) in children.into_iter().enumerate() {
+        let progress = if index == last { progress } else { Progress::Held };
+        let ended = boxed_walk(journey, frames.to_vec(), child, acknowledgement.branch(), progress).await;
+        worst = worst.max(ended);
+    }
+    acknowledgement.delivered();
+    worst
+}
+
+fn boxed_walk<'a>(
+    journey: Journey<'a>,
+    frames: Vec<Frame<'a>>,
+    message: Message,
+    acknowledgement: Acknowledgement,
+    progress: Progress,
+) -> BoxFuture<'a, Settlement> {
+    Box::pin(walk(journey, frames, message, acknowledgement, progress))
+}
+
+/// Runs one step until it succeeds or its policy has no attempt left.
+async fn attempt<'a>(
+    journey: Journey<'a>,
+    node: &'a StepNode<RunningStep>,
+    message: Message,
+    acknowledgement: &Acknowledgement,
+    progress: Progress,
+) -> Result<Next, GivenUp<'a>> {
+    let version = journey.version;
+    let mut attempt = 1;
+    if let Some(ticket) = journey.ticket {
+        ticket.may_start(node.index).await;
+    }
+    loop {
+        let context = StepContext {
+            flow: &version.flow,
+            version: &version.version,
+            step: &node.path,
+            attempt,
+            acknowledgement,
+            clock: &version.clock,
+        };
+        let began = Instant::now();
+        let running = node.step.step.run(message.clone(), context);
+        let result = match journey.ticket.filter(|_| attempt == 1 && progress == Progress::Counts) {
+            Some(ticket) => after_first_poll(running, || ticket.started(node.index)).await,
+            None => running.await,
+        };
+        version.observer.step(node.index, &message, began.elapsed(), result.as_ref().err());
+        let failure = match result {
+            Ok(next) => {
+                if let Next::Drop(reason) = &next {
+                    version.observer.dropped(node.index, &message, reason);
+                }
+                return Ok(next);
+            }
+            Err(failure) => failure,
+        };
+        let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
+        let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt, &failure)) else {
+            return Err(GivenUp { failure, attempts: attempt, message, step: &node.path });
+        };
+        tracing::debug!(
+            target: "gristmill::flow", flow = &*version.flow, step = &*node.path, message_id = message.id().as_str(),
+            attempt, wait_ms = wait.as_millis(), "trying again after {failure}"
+        );
+        tokio::time::sleep(wait).await;
+        attempt += 1;
+    }
+}
+
+/// Calls `started` once the future has been polled for the first time: what takes its place in an order at its first poll
+/// has then taken it.
+async fn after_first_poll<F: Future>(future: F, started: impl FnOnce()) -> F::Output {
+    let mut future = pin!(future);
+    let mut started = Some(started);
+    std::future::poll_fn(|context| {
+        let poll = future.as_mut().poll(context);
+        if let Some(started) = started.take() {
+            started();
+        }
+        poll
+    })
+    .await
+}
+
+/// Does with a message what its flow says about the failure.
+async fn give_up(
+    journey: Journey<'_>,
+    given_up: GivenUp<'_>,
+    acknowledgement: Acknowledgement,
+) -> Settlement {
+    let version = journey.version;
+    let GivenUp { failure, attempts, message, step } = given_up;
+    let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
+    let (flow, message_id, class) = (&*version.flow, message.id().as_str(), failure.class().name());
+    match rule.map(|rule| &rule.then) {
+        Some(RunningThen::DeadLetter { checked, sink }) => {
+            let now = version.clock.now();
+            let origin = Origin {
+                flow: &version.flow,
+                version: &version.version,
+                endpoint: &version.origin,
+                step,
+                attempts,
+                message: journey.original,
+                child: (message.id() != journey.original.id()).then_some(&message),
+            };
+            let letter = Envelope::new(&origin, &failure, now).into_message(journey.original, now);
+            let written = match letter {
+                Ok(letter) => {
+                    let texts = checked.render(&Scope::new(&letter, &version.flow, &version.version));
+                    match texts {
+                        Ok(texts) => sink.send(Outgoing::new(&letter, &texts)).await,
+                        Err(failure) => Err(failure),
+                    }
+                }
+                Err(text) => Err(Failure::new(ErrorClass::Internal, text)),
+            };
+            match written {
+                Ok(()) => {
+                    tracing::warn!(
+                        target: "gristmill::flow", flow, step, message_id, class, attempts,
+                        "dead-lettered: {}", failure.text()
+                    );
+                    acknowledgement.dead_lettered();
+                    Settlement::Delivered
+                }
+                Err(unwritten) => {
+                    tracing::error!(
+                        target: "gristmill::flow", flow, step, message_id, class, attempts,
+                        "released, because its dead letter cannot be written ({unwritten}); the failure was: {}", failure.text()
+                    );
+                    acknowledgement.released(Some(Arc::new(failure)));
+                    Settlement::Released
+                }
+            }
+        }
+        Some(RunningThen::Discard) => {
+            tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "discarded: {}", failure.text());
+            acknowledgement.delivered();
+            Settlement::Delivered
+        }
+        Some(RunningThen::Reject) => reject(version, step, &message, failure, attempts, acknowledgement),
+        Some(RunningThen::Release) => release(version, step, &message, failure, attempts, acknowledgement),
+        None if failure.is_retryable() => {
+            release(version, step, &message, failure, attempts, acknowledgement)
+        }
+        None => reject(version, step, &message, failure, attempts, acknowledgement),
+    }
+}
+
+fn reject(
+    version: &Version,
+    step: &str,
+    message: &Message,
+    failure: Failure,
+    attempts: u32,
+    acknowledgement: Acknowledgement,
+) -> Settlement {
+    let (flow, message_id, class) = (&*version.flow, message.id().as_str(), failure.class().name());
+    if version.discard_rejected {
+        tracing::warn!(
+            target: "gristmill::flow", flow, step, message_id, class, attempts, "discarded: {}", failure.text()
+        );
+        acknowledgement.delivered();
+        return Settlement::Delivered;
+    }
+    tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "rejected: {}", failure.text());
+    acknowledgement.rejected(Some(Arc::new(failure)));
+    Settlement::Rejected
+}
+
+fn release(
+    version: &Version,
+    step: &str,
+    message: &Message,
+    failure: Failure,
+    attempts: u32,
+    acknowledgement: Acknowledgement,
+) -> Settlement {
+    let (flow, message_id, class) = (&*version.flow, message.id().as_str(), failure.class().name());
+    tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "released: {}", failure.text());
+    acknowledgement.released(Some(Arc::new(failure)));
+    Settlement::Released
+}

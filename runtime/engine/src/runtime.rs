@@ -1,0 +1,496 @@
+//! The runtime: the set of flows that run, and how it is replaced. Start and reload are one code path: [`Runtime::apply`]
+//! takes the files as they are now, and makes what runs agree with them.
+//!
+//! Each changed flow goes through: check, build (bind plugins, open sinks), prepare (the source), and only then the swap. What
+//! fails on the way is dropped, and what ran goes on.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use gristmill_core::{
+    Clock,
+    config::Mistake,
+    observe::{Observer, ReloadResult},
+    source::{EndpointContext, PreparedSource, Source},
+};
+use serde::Serialize;
+
+use crate::{
+    flow::{CheckedFile, CheckedFlow, FlowFile, SetContext, check_set},
+    run::{
+        build::build,
+        endpoint::{Endpoint, EndpointState, close_and_drain},
+        version::Version,
+    },
+};
+
+/// How many flows are made ready at once.
+const FLOWS_PREPARED_AT_ONCE: usize = 8;
+
+/// How often a flow that could not be started is tried again.
+pub const DOWN_RETRY: Duration = Duration::from_secs(5);
+
+/// What a runtime is made of.
+#[derive(Clone)]
+pub struct RuntimeParts {
+    /// What flows are checked with.
+    pub context: SetContext,
+    /// Hooks.
+    pub observer: Arc<dyn Observer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where sources keep what has to survive a restart: a folder a flow is made in it.
+    pub state_dir: PathBuf,
+}
+
+/// The flows that run.
+pub struct Runtime {
+    parts: RuntimeParts,
+    slots: Mutex<BTreeMap<Arc<str>, Slot>>,
+    /// Files without a flow that runs or is down, with their mistakes.
+    broken: Mutex<BTreeMap<PathBuf, Vec<Mistake>>>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// The drains of versions that were replaced.
+    drains: tokio_util::task::TaskTracker,
+}
+
+/// A flow and what runs of it.
+struct Slot {
+    file: PathBuf,
+    running: Option<Running>,
+    /// Why it does not run, if that may pass by itself.
+    down: Option<String>,
+    /// Why the file as it is now was refused.
+    refused: Vec<Mistake>,
+    refused_because: Option<String>,
+}
+
+#[derive(Clone)]
+struct Running {
+    endpoint: Arc<Endpoint>,
+    version: Arc<Version>,
+    identity: Arc<str>,
+    fingerprint: Arc<str>,
+}
+
+/// What became of one file.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The file; for a flow that was removed, the one it had.
+    pub file: PathBuf,
+    /// The flow, as far as it is known.
+    pub flow: Option<Arc<str>>,
+    /// The version that runs now.
+    pub version: Option<Arc<str>>,
+    /// How it ended.
+    pub result: ReloadResult,
+    /// The mistakes for which it was refused.
+    pub mistakes: Vec<Mistake>,
+    /// What was in the way, if it was not a mistake in the file.
+    pub problem: Option<String>,
+}
+
+/// How a flow is.
+#[derive(Debug, Clone, Serialize)]
+pub struct FlowStatus {
+    /// Its id; `None` for a file from which none could be read.
+    pub flow: Option<Arc<str>>,
+    /// Its file.
+    pub file: PathBuf,
+    /// The version that runs.
+    pub version: Option<Arc<str>>,
+    /// How it is.
+    pub state: FlowState,
+    /// Deliveries that have not settled.
+    pub in_flight: usize,
+    /// Why the file as it is now does not run, while an older version does.
+    pub refused: Option<String>,
+}
+
+/// How a flow is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "because")]
+pub enum FlowState {
+    /// It takes messages.
+    Running,
+    /// Its source has no more messages.
+    Finished,
+    /// Its source cannot go on for now.
+    Degraded(String),
+    /// A plugin is held back.
+    Paused(String),
+    /// It does not run.
+    Down(String),
+}
+
+/// A flow that is ready to be swapped in.
+struct Ready {
+    version: Arc<Version>,
+    source: ReadySource,
+    file: PathBuf,
+    identity: Arc<str>,
+    fingerprint: Arc<str>,
+}
+
+enum ReadySource {
+    /// The endpoint is the same, with the same settings.
+    Keep(Arc<Endpoint>),
+    /// The endpoint is the same, with other settings.
+    TakeOver(Arc<Endpoint>, Box<dyn PreparedSource>),
+    /// A new endpoint.
+    Start(Box<dyn PreparedSource>),
+}
+
+// === impl Runtime ===
+
+impl Runtime {
+    /// A runtime without flows. Wants a tokio runtime around it.
+    pub fn new(parts: RuntimeParts) -> Self {
+        Self {
+            parts,
+            slots: Mutex::default(),
+            broken: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            drains: tokio_util::task::TaskTracker::new(),
+        }
+    }
+
+    /// Makes what runs agree with these files: starts what is new, replaces what is different, drains and stops what is gone.
+    /// A file with mistakes changes nothing. Draining goes on after this has returned.
+    pub async fn apply(&self, files: Vec<FlowFile>) -> Vec<Applied> {
+        let _one_at_a_time = self.changing.lock().await;
+        let owners: HashMap<Arc<str>, PathBuf> =
+            self.slots().iter().map(|(id, slot)| (Arc::clone(id), slot.file.clone())).collect();
+        let mut missing: BTreeMap<PathBuf, Arc<str>> =
+            owners.iter().map(|(id, f)| (f.clone(), Arc::clone(id))).collect();
+        let checked = check_set(files, &self.parts.context, &owners).await;
+
+        let mut applied = Vec::new();
+        let mut changed = Vec::new();
+        let mut broken = BTreeMap::new();
+        for CheckedFile { path, result } in checked {
+            let owned = missing.remove(&path);
+            match result {
+                Err(mistakes) => {
+                    if owned.is_none() {
+                        broken.insert(path.clone(), mistakes.clone());
+                    }
+                    applied.push(self.refused(path, owned, mistakes, None));
+                }
+                Ok(flow) => {
+                    // The file now holds a flow of another id: the one it held is gone.
+                    if let Some(owned) = owned.filter(|owned| *owned != flow.id) {
+                        missing.insert(path, owned);
+                    }
+                    missing.retain(|_, id| *id != flow.id);
+                    changed.push(flow);
+                }
+            }
+        }
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+
+        let ready = stream::iter(changed).map(|flow| self.make_ready(flow)).buffered(FLOWS_PREPARED_AT_ONCE);
+        let ready: Vec<Result<Ready, Applied>> = ready.collect().await;
+        for result in ready {
+            match result {
+                Ok(ready) => applied.push(self.swap_in(ready).await),
+                Err(done) => applied.push(done),
+            }
+        }
+        for (file, id) in missing {
+            applied.push(self.remove(file, id));
+        }
+        for one in &applied {
+            let name = one.flow.as_deref().unwrap_or_default();
+            self.parts.observer.reload(name, one.result);
+        }
+        applied
+    }
+
+    /// Whether a flow is down for a reason that may pass by itself, so that applying the same files again can help.
+    pub fn wants_retry(&self) -> bool {
+        self.slots().values().any(|slot| slot.running.is_none() && slot.down.is_some())
+    }
+
+    /// Drains and stops every flow. Returns how many deliveries had to be released because the drain limit was reached.
+    pub async fn shutdown(&self) -> usize {
+        let _one_at_a_time = self.changing.lock().await;
+        let slots = std::mem::take(&mut *self.slots());
+        let running: Vec<Running> = slots.into_values().filter_map(|slot| slot.running).collect();
+        let drains = running.into_iter().map(|running| async move {
+            close_and_drain(&running.endpoint, &running.version, running.version.limits.drain()).await
+        });
+        let left = futures_util::future::join_all(drains).await.into_iter().sum();
+        self.drains.close();
+        self.drains.wait().await;
+        left
+    }
+
+    /// How every flow is, by id, then the files from which none could be read.
+    pub fn status(&self) -> Vec<FlowStatus> {
+        let mut all: Vec<FlowStatus> = self.slots().iter().map(|(id, slot)| slot.status(id)).collect();
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(broken.iter().map(|(file, mistakes)| FlowStatus {
+            flow: None,
+            file: file.clone(),
+            version: None,
+            state: FlowState::Down(summary(mistakes)),
+            in_flight: 0,
+            refused: None,
+        }));
+        all
+    }
+
+    /// Waits until a flow is in a state. For tests and for commands that wait; ends never if it is never so.
+    pub async fn wait_for(&self, flow: &str, mut is: impl FnMut(&FlowState) -> bool) {
+        loop {
+            let watched = {
+                let slots = self.slots();
+                let Some(slot) = slots.get(flow) else { return };
+                if is(&slot.state()) {
+                    return;
+                }
+                slot.running.as_ref().map(|running| running.endpoint.watch())
+            };
+            match watched {
+                Some(mut watched) => {
+                    if watched.changed().await.is_err() {
+                        return;
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn make_ready(&self, flow: CheckedFlow) -> Result<Ready, Applied> {
+        let running = self.slots().get(&flow.id).and_then(|slot| slot.running.clone());
+        if let Some(running) = running.as_ref().filter(|running| running.version.version == flow.version) {
+            if let Some(slot) = self.slots().get_mut(&flow.id) {
+                slot.file.clone_from(&flow.file);
+                slot.refused.clear();
+                slot.refused_because = None;
+            }
+            return Err(Applied {
+                file: flow.file,
+                flow: Some(flow.id),
+                version: Some(Arc::clone(&running.version.version)),
+                result: ReloadResult::Unchanged,
+                mistakes: Vec::new(),
+                problem: None,
+            });
+        }
+        let (id, file, limit) = (Arc::clone(&flow.id), flow.file.clone(), flow.limits.prepare());
+        let prepared = tokio::time::timeout(limit, self.prepare(flow, running)).await;
+        prepared
+            .unwrap_or_else(|_| {
+                Err(format!("it was not ready within {} ms (limits.prepare_ms)", limit.as_millis()))
+            })
+            .map_err(|problem| self.refused(file, Some(id), Vec::new(), Some(problem)))
+    }
+
+    async fn prepare(&self, flow: CheckedFlow, running: Option<Running>) -> Result<Ready, String> {
+        let identity: Arc<str> = flow.source.identity().into();
+        let fingerprint: Arc<str> = flow.source_fingerprint.as_str().into();
+        let (file, source) = (flow.file.clone(), Arc::clone(&flow.source));
+        let context = EndpointContext {
+            flow: Arc::clone(&flow.id),
+            limits: flow.limits.clone(),
+            state_dir: self.parts.state_dir.join(&*flow.id),
+            clock: Arc::clone(&self.parts.clock),
+            observer: self.parts.observer.endpoint(&flow.id),
+        };
+        let version = Arc::new(build(flow, &self.parts.observer, &self.parts.clock).await?);
+        let source = match running {
+            Some(running) if running.identity == identity && running.fingerprint == fingerprint => {
+                ReadySource::Keep(running.endpoint)
+            }
+            running => {
+                let prepared = source.prepare(context).await.map_err(|e| e.to_string())?;
+                match running.filter(|running| running.identity == identity) {
+                    Some(running) => ReadySource::TakeOver(running.endpoint, prepared),
+                    None => ReadySource::Start(prepared),
+                }
+            }
+        };
+        Ok(Ready { version, source, file, identity, fingerprint })
+    }
+
+    /// The swap. What can still fail here leaves what ran as it was.
+    async fn swap_in(&self, ready: Ready) -> Applied {
+        let Ready { version, source, file, identity, fingerprint } = ready;
+        let id = Arc::clone(&version.flow);
+        let before = self.slots().get(&id).and_then(|slot| slot.running.clone());
+        let swapped = match source {
+            ReadySource::Keep(endpoint) => {
+                let old = endpoint.attach(Arc::clone(&version)).await;
+                self.drain_in_background(old);
+                Ok(endpoint)
+            }
+            ReadySource::TakeOver(endpoint, prepared) => {
+                match endpoint.take_over(prepared, Arc::clone(&version)).await {
+                    Ok(old) => {
+                        self.drain_in_background(Some(old));
+                        Ok(endpoint)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            ReadySource::Start(prepared) => match prepared.start().await {
+                Ok(source) => {
+                    let endpoint = self.start(source, &version);
+                    if let Some(before) = before {
+                        self.close_in_background(before);
+                    }
+                    Ok(endpoint)
+                }
+                Err(error) => Err(error),
+            },
+        };
+        let endpoint = match swapped {
+            Ok(endpoint) => endpoint,
+            Err(error) => return self.refused(file, Some(id), Vec::new(), Some(error.to_string())),
+        };
+        let number = Arc::clone(&version.version);
+        let slot = Slot {
+            file: file.clone(),
+            running: Some(Running { endpoint, version, identity, fingerprint }),
+            down: None,
+            refused: Vec::new(),
+            refused_because: None,
+        };
+        self.slots().insert(Arc::clone(&id), slot);
+        Applied {
+            file,
+            flow: Some(id),
+            version: Some(number),
+            result: ReloadResult::Applied,
+            mistakes: Vec::new(),
+            problem: None,
+        }
+    }
+
+    fn start(&self, source: Box<dyn Source>, version: &Arc<Version>) -> Arc<Endpoint> {
+        Arc::new(Endpoint::start(source, Arc::clone(version)))
+    }
+
+    /// Notes that a file was refused; what ran of it goes on.
+    fn refused(
+        &self,
+        file: PathBuf,
+        flow: Option<Arc<str>>,
+        mistakes: Vec<Mistake>,
+        problem: Option<String>,
+    ) -> Applied {
+        let mut version = None;
+        if let Some(id) = &flow {
+            let mut slots = self.slots();
+            let slot = slots.entry(Arc::clone(id)).or_insert_with(|| Slot {
+                file: file.clone(),
+                running: None,
+                down: None,
+                refused: Vec::new(),
+                refused_because: None,
+            });
+            version = slot.running.as_ref().map(|running| Arc::clone(&running.version.version));
+            slot.file.clone_from(&file);
+            slot.refused.clone_from(&mistakes);
+            slot.refused_because.clone_from(&problem);
+            slot.down = problem.clone().filter(|_| slot.running.is_none());
+        }
+        Applied { file, flow, version, result: ReloadResult::Refused, mistakes, problem }
+    }
+
+    fn remove(&self, file: PathBuf, id: Arc<str>) -> Applied {
+        let slot = self.slots().remove(&id);
+        if let Some(running) = slot.and_then(|slot| slot.running) {
+            self.close_in_background(running);
+        }
+        Applied {
+            file,
+            flow: Some(id),
+            version: None,
+            result: ReloadResult::Removed,
+            mistakes: Vec::new(),
+            problem: None,
+        }
+    }
+
+    fn drain_in_background(&self, old: Option<Arc<Version>>) {
+        let Some(old) = old else { return };
+        self.drains.spawn(async move {
+            let left = old.drain(old.limits.drain()).await;
+            if left > 0 {
+                tracing::warn!(
+                    target: "gristmill::reload", flow = &*old.flow, version = &*old.version, left,
+                    "the old version reached its drain limit; what was left is offered to the new one"
+                );
+            }
+        });
+    }
+
+    fn close_in_background(&self, old: Running) {
+        self.drains.spawn(async move {
+            let left = close_and_drain(&old.endpoint, &old.version, old.version.limits.drain()).await;
+            if left > 0 {
+                tracing::warn!(
+                    target: "gristmill::reload", flow = &*old.version.flow, version = &*old.version.version, left,
+                    "the flow reached its drain limit; what was left is released"
+                );
+            }
+        });
+    }
+
+    /// Nothing that can panic runs under this lock.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    fn state(&self) -> FlowState {
+        match &self.running {
+            Some(running) => match running.endpoint.state() {
+                EndpointState::Running => FlowState::Running,
+                EndpointState::Degraded(why) => FlowState::Degraded(why),
+                EndpointState::Paused(why) => FlowState::Paused(why),
+                EndpointState::Finished => FlowState::Finished,
+            },
+            None => FlowState::Down(self.down.clone().unwrap_or_else(|| summary(&self.refused))),
+        }
+    }
+
+    fn status(&self, id: &Arc<str>) -> FlowStatus {
+        let refused = match (&self.refused_because, self.refused.as_slice()) {
+            _ if self.running.is_none() => None,
+            (Some(problem), _) => Some(problem.clone()),
+            (None, []) => None,
+            (None, mistakes) => Some(summary(mistakes)),
+        };
+        FlowStatus {
+            flow: Some(Arc::clone(id)),
+            file: self.file.clone(),
+            version: self.running.as_ref().map(|running| Arc::clone(&running.version.version)),
+            state: self.state(),
+            in_flight: self.running.as_ref().map_or(0, |running| running.endpoint.in_flight()),
+            refused,
+        }
+    }
+}
+
+/// The first mistake, and how many more there are.
+fn summary(mistakes: &[Mistake]) -> String {
+    match mistakes {
+        [] => "not started".into(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first}, and {} more", rest.len()),
+    }
+}

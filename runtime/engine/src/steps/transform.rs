@@ -1,0 +1,163 @@
+//! `transform`: a plugin changes the message, makes several of it, or drops it (EIP: message translator).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gristmill_core::{
+    ErrorClass, Failure, Message,
+    config::{self, Node},
+    limits::{FlowLimits, PluginLimits},
+    plugin::{Grants, LoadedPlugin, Plugin, PluginScope, PluginSettings, Transformed, World},
+    step::{Next, Step, StepContext},
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::{BuildContext, Built, Checked, CheckedStep, Verb};
+use crate::flow::StepChecker;
+
+pub(super) const VERB: Verb = Verb {
+    name: "transform",
+    summary: "A transformer plugin changes the message, makes several of it, or drops it.",
+    schema: config::schema_of::<TransformConfig>,
+    check,
+};
+
+/// A transformer plugin with its configuration.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TransformConfig {
+    /// The plugin: the name of its file in the plugins folder, without `.wasm`.
+    plugin: String,
+    /// Its configuration, checked against the schema that the plugin exports.
+    #[serde(default)]
+    #[allow(dead_code, reason = "read from the node, which knows the place of each value")]
+    config: Option<Json>,
+    /// What it may; nothing unless written.
+    #[serde(default)]
+    grants: Grants,
+    /// Its limits.
+    #[serde(default)]
+    limits: PluginLimits,
+}
+
+fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
+    let config: TransformConfig = config::parse(node, checker.mistakes)?;
+    let (name, grants, limits) = (config.plugin, config.grants, config.limits);
+    let bound = CheckedPlugin::check(node, &name, grants, limits, World::Transformer, checker)?;
+    Some(Checked {
+        plugin: Some(bound.name.clone()),
+        step: Arc::new(CheckedTransform(bound)),
+        branches: Vec::new(),
+    })
+}
+
+/// A plugin whose configuration and grants are good: what `transform` and `route` have in common.
+pub(super) struct CheckedPlugin {
+    pub(super) name: Arc<str>,
+    loaded: Arc<dyn LoadedPlugin>,
+    config: Json,
+    grants: Grants,
+    limits: PluginLimits,
+}
+
+impl CheckedPlugin {
+    /// Checks what a step says of its plugin against what the plugin says of itself.
+    pub(super) fn check(
+        node: &Node,
+        name: &str,
+        grants: Grants,
+        limits: PluginLimits,
+        world: World,
+        checker: &mut StepChecker<'_>,
+    ) -> Option<Self> {
+        let loaded = checker.plugin(node.at(["plugin"]), name)?;
+        let mut good = true;
+        if loaded.world() != world {
+            let (is, verb) = match loaded.world() {
+                World::Transformer => ("a transformer", "transform"),
+                World::Router => ("a router", "route"),
+            };
+            let text = format!("the plugin `{name}` is {is}");
+            checker.mistake(
+                "plugin_wrong_world",
+                node.at(["plugin"]),
+                text,
+                format!("use it with `{verb}:`"),
+            );
+            good = false;
+        }
+        for grant in loaded.needs().iter().filter(|g| !grants.has(**g)) {
+            let text = format!("the plugin `{name}` needs `{}`, which is not granted", grant.name());
+            let mend = format!("add `grants: {{ {}: true }}`, if the plugin may have it", grant.name());
+            checker.mistake("plugin_needs_grant", node.at(["plugin"]), text, mend);
+            good = false;
+        }
+        let nothing = Node::new(config::Value::Map(Vec::new()), node.at(["plugin"]).span.clone());
+        let config_node = node.get("config").unwrap_or(&nothing);
+        let config =
+            config::check_against(&loaded.description().config_schema, config_node, checker.mistakes)?;
+        good.then(|| Self { name: name.into(), loaded, config, grants, limits })
+    }
+
+    /// Binds it to the step.
+    pub(super) async fn bind(&self, context: &BuildContext<'_>) -> Result<Arc<dyn Plugin>, String> {
+        let settings = PluginSettings {
+            config: self.config.clone(),
+            grants: self.grants,
+            limits: self.limits.clone(),
+            flow_limits: context.limits.clone(),
+            scope: PluginScope {
+                flow: Arc::clone(context.flow),
+                step: Arc::clone(context.path),
+                observer: context.observer.plugin(context.flow, context.path, &self.name),
+            },
+        };
+        self.loaded.bind(settings).await.map_err(|e| format!("plugin `{}`: {e}", self.name))
+    }
+}
+
+struct CheckedTransform(CheckedPlugin);
+
+struct TransformStep {
+    plugin: Arc<dyn Plugin>,
+    limits: FlowLimits,
+}
+
+#[async_trait]
+impl CheckedStep for CheckedTransform {
+    async fn build(&self, context: &BuildContext<'_>) -> Result<Built, String> {
+        let plugin = self.0.bind(context).await?;
+        let health = Some(plugin.health());
+        Ok(Built { step: Arc::new(TransformStep { plugin, limits: context.limits.clone() }), health })
+    }
+}
+
+#[async_trait]
+impl Step for TransformStep {
+    async fn run(&self, message: Message, _: StepContext<'_>) -> Result<Next, Failure> {
+        match self.plugin.transform(&message).await? {
+            Transformed::Change(change) => change.apply(message, &self.limits).map(Next::Continue),
+            Transformed::Drop(reason) => Ok(Next::Drop(reason)),
+            Transformed::Emit(changes) if changes.is_empty() => Err(Failure::new(
+                ErrorClass::PluginMalformed,
+                "the plugin emitted no message: an empty `emit` is not allowed, `drop` says so on purpose",
+            )),
+            Transformed::Emit(changes) if changes.len() > self.limits.fan_out => Err(Failure::new(
+                ErrorClass::Limit,
+                format!(
+                    "{} messages are more than the limit of {} (limits.fan_out)",
+                    changes.len(),
+                    self.limits.fan_out
+                ),
+            )),
+            Transformed::Emit(changes) => {
+                let children = changes.into_iter().enumerate().map(|(index, change)| {
+                    change.apply(message.clone().with_id(message.id().child(index)), &self.limits)
+                });
+                children.collect::<Result<_, _>>().map(Next::Emit)
+            }
+        }
+    }
+}
