@@ -1,0 +1,38 @@
+//! Puts the parts together: the adapters of this binary, the plugin host, the environment.
+//!
+//! To add an adapter: its dependency line in `Cargo.toml`, and its line in [`registry`].
+
+use std::{path::Path, sync::Arc};
+
+use gristmill_core::plugin::PluginHost;
+use gristmill_engine::{
+    flow::{Registry, SetContext},
+    substitute::ProcessEnvironment,
+};
+use gristmill_wasm::{WasmHost, WasmHostConfig};
+
+/// The adapters of this binary.
+pub(crate) fn registry() -> Registry {
+    Registry::new()
+        .with(Arc::new(gristmill_file::FileAdapter::new()))
+        .with(Arc::new(gristmill_http::HttpAdapter::new()))
+}
+
+/// The plugin host over a folder of plugins, with its cache below the state folder.
+///
+/// # Errors
+/// When the host cannot be made.
+pub(crate) fn plugin_host(plugins: &Path, state: &Path) -> Result<Arc<WasmHost>, String> {
+    let config = WasmHostConfig::new(plugins, state.join("compiled"));
+    WasmHost::new(config).map(Arc::new).map_err(|e| format!("the plugin host cannot be made: {e}"))
+}
+
+/// What flows are checked with.
+pub(crate) fn set_context(registry: Registry, plugins: Arc<dyn PluginHost>, base_dir: &Path) -> SetContext {
+    SetContext {
+        registry,
+        plugins,
+        environment: Arc::new(ProcessEnvironment::new(base_dir)),
+        base_dir: base_dir.to_path_buf(),
+    }
+}

@@ -1,0 +1,249 @@
+//! `gristmill run`: runs the flows of a folder, and reloads them when they change.
+
+use std::{process::ExitCode, sync::Arc};
+
+use gristmill_core::{SystemClock, observe::ReloadResult};
+use gristmill_engine::{
+    runtime::{Applied, DOWN_RETRY, Runtime, RuntimeParts},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin, AdminListener},
+    assemble,
+    cli::RunArguments,
+    files,
+    report::{self, Problem, Sources},
+    settings::Settings,
+    telemetry::{
+        log::{self, LogHandle},
+        metrics::Metrics,
+    },
+    watch::Watcher,
+};
+
+/// Runs until it is told to stop.
+pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Problem> {
+    let settings = Settings::load(&arguments.places, arguments.admin.as_deref())?;
+    let log = log::start(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("no threads can be started: {e}"))?;
+    let result = runtime.block_on(serve(arguments, settings, log));
+    // What is still blocked (a read from a dead disk) must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// A runtime with what surrounds it.
+struct Server<'a> {
+    arguments: &'a RunArguments,
+    settings: Settings,
+    log: LogHandle,
+    runtime: Arc<Runtime>,
+    admin: Arc<Admin>,
+    listener: Option<AdminListener>,
+    watcher: Watcher,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> Result<ExitCode, Problem> {
+    let mut signals = Signals::listen()?;
+    std::fs::create_dir_all(&settings.state)
+        .map_err(|e| format!("cannot make the state folder {}: {e}", files::shown(&settings.state)))?;
+    // Read before anything is started, so that a wrong folder is said at once.
+    let files = files::flow_files(&settings.flows)?;
+    let host = assemble::plugin_host(&settings.plugins, &settings.state)?;
+    let metrics = Metrics::new();
+    let runtime = Arc::new(Runtime::new(RuntimeParts {
+        context: assemble::set_context(assemble::registry(), host, &settings.base_dir),
+        observer: Arc::new(metrics.clone()),
+        clock: Arc::new(SystemClock),
+        state_dir: settings.state.join("flows"),
+    }));
+    let admin = Arc::new(Admin { runtime: Arc::clone(&runtime), metrics, draining: CancellationToken::new() });
+    let watcher = Watcher::start(&settings);
+    let mut server = Server { arguments, settings, log, runtime, admin, listener: None, watcher };
+    if let Some(address) = server.settings.admin {
+        let listener = admin::listen(address, Arc::clone(&server.admin)).await?;
+        tracing::info!(address = %listener.address, "admin: /health/live, /health/ready, /metrics");
+        server.listener = Some(listener);
+    }
+    if files.is_empty() {
+        let dir = files::shown(&server.settings.flows);
+        tracing::warn!("there are no flows in {dir} yet; `gristmill new flow hello` writes one");
+    }
+    tell(&server.runtime.apply(files).await);
+    server.run(&mut signals).await
+}
+
+impl Server<'_> {
+    async fn run(&mut self, signals: &mut Signals) -> Result<ExitCode, Problem> {
+        loop {
+            let retry = async {
+                if self.runtime.wants_retry() {
+                    tokio::time::sleep(DOWN_RETRY).await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = self.watcher.changed() => self.reload("files have changed").await,
+                _ = signals.hangup.recv() => self.reload("SIGHUP").await,
+                () = retry => self.apply(true).await,
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+        }
+        tracing::info!("stopping: no more messages are taken, those that were accepted are finished");
+        self.admin.draining.cancel();
+        let runtime = Arc::clone(&self.runtime);
+        tokio::select! {
+            left = runtime.shutdown() => {
+                match left {
+                    0 => tracing::info!("stopped: every accepted message is settled"),
+                    left => tracing::warn!(left, "stopped at the drain limit: what was left is released"),
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            _ = signals.terminate.recv() => Ok(stopped_at_once()),
+            _ = signals.interrupt.recv() => Ok(stopped_at_once()),
+        }
+    }
+
+    async fn reload(&mut self, why: &str) {
+        tracing::info!("reloading: {why}");
+        self.reload_settings().await;
+        self.apply(false).await;
+    }
+
+    /// What of the configuration can change while it runs; the rest is said to need a restart. A file with mistakes changes
+    /// nothing.
+    async fn reload_settings(&mut self) {
+        let new = match Settings::load(&self.arguments.places, self.arguments.admin.as_deref()) {
+            Ok(new) => new,
+            Err(mistakes) => {
+                tracing::error!("the configuration was refused; the one before goes on");
+                show(&mistakes);
+                return;
+            }
+        };
+        if new == self.settings {
+            return;
+        }
+        let old = &self.settings;
+        for (what, changed) in [
+            ("state", new.state != old.state),
+            ("plugins", new.plugins != old.plugins),
+            ("log.format", new.log.format != old.log.format),
+        ] {
+            if changed {
+                tracing::error!("the configuration was refused: a change of `{what}` needs a restart");
+                return;
+            }
+        }
+        let listener = match new.admin {
+            Some(_) if new.admin == old.admin => None,
+            None => Some(None),
+            Some(address) => match admin::listen(address, Arc::clone(&self.admin)).await {
+                Ok(listener) => {
+                    tracing::info!(address = %listener.address, "the admin listener has moved");
+                    Some(Some(listener))
+                }
+                Err(problem) => {
+                    tracing::error!("the configuration was refused: {problem}");
+                    return;
+                }
+            },
+        };
+        if let Err(problem) = self.log.set_level(&new.log.level) {
+            tracing::error!("the configuration was refused: {problem}");
+            return;
+        }
+        if let Some(listener) = listener {
+            self.listener = listener;
+        }
+        self.settings = new;
+        self.watcher = Watcher::start(&self.settings);
+        tracing::info!("the configuration was reloaded");
+    }
+
+    async fn apply(&mut self, quiet: bool) {
+        match files::flow_files(&self.settings.flows) {
+            Ok(files) => {
+                let applied = self.runtime.apply(files).await;
+                // A retry that fails for the reason that is known already is not said again.
+                let news = |one: &Applied| !quiet || one.result == ReloadResult::Applied;
+                tell(&applied.into_iter().filter(news).collect::<Vec<_>>());
+            }
+            // A folder that is gone for a moment (a deployment that swaps it) must not stop every flow.
+            Err(problem) => tracing::error!("nothing was reloaded: {problem}"),
+        }
+    }
+}
+
+impl Signals {
+    fn listen() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+}
+
+fn stopped_at_once() -> ExitCode {
+    tracing::warn!("stopped at once, by a second signal: what was not settled is offered again by its source");
+    ExitCode::FAILURE
+}
+
+/// Says what became of each file.
+fn tell(applied: &[Applied]) {
+    for one in applied {
+        let flow = one.flow.as_deref().unwrap_or("?");
+        let version = one.version.as_deref().unwrap_or("none");
+        let file = one.file.display();
+        match one.result {
+            ReloadResult::Applied => tracing::info!(flow, version, "{file}: running"),
+            ReloadResult::Unchanged => tracing::debug!(flow, version, "{file}: unchanged"),
+            ReloadResult::Removed => tracing::info!(flow, "{file}: removed; it finishes what it has accepted"),
+            ReloadResult::Refused => {
+                let goes_on = match &one.version {
+                    Some(version) => format!("version {version} goes on"),
+                    None => "the flow is down".to_owned(),
+                };
+                match &one.problem {
+                    Some(problem) => tracing::error!(flow, "{file}: {problem}; {goes_on}"),
+                    None => {
+                        for mistake in &one.mistakes {
+                            let (line, column) = (mistake.span.line, mistake.span.column);
+                            tracing::error!(flow, code = mistake.code, line, column, "{mistake}");
+                        }
+                        tracing::error!(flow, mistakes = one.mistakes.len(), "{file}: refused; {goes_on}");
+                        show(&one.mistakes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// With caret, for a person at a terminal; the log has each mistake in any case.
+fn show(mistakes: &[gristmill_core::config::Mistake]) {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() {
+        eprint!("{}", report::human(mistakes, &Sources::read_for(mistakes), report::use_colour()));
+    } else {
+        for mistake in mistakes {
+            tracing::debug!("{mistake}");
+        }
+    }
+}

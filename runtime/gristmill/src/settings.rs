@@ -1,0 +1,204 @@
+//! The runtime's configuration: `gristmill.yaml`, with what the command line says laid over it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use gristmill_core::config::{self, Mistake, Mistakes, Node, Span, Value};
+use gristmill_engine::{
+    substitute::{ProcessEnvironment, substitute},
+    yaml,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::cli::Places;
+
+/// The name of the configuration file that is read when none is named.
+const DEFAULT_FILE: &str = "gristmill.yaml";
+
+/// The largest configuration file, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// `gristmill.yaml`. Relative paths are relative to the folder the file is in.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConfigFile {
+    /// The folder of flow files. Files named `*.test.yaml` in it are not flows.
+    pub(crate) flows: PathBuf,
+    /// The folder of plugins.
+    pub(crate) plugins: PathBuf,
+    /// The folder for what has to survive a restart: progress of half-read files, compiled plugins. A change needs a restart.
+    pub(crate) state: PathBuf,
+    /// The admin listener: health and metrics.
+    pub(crate) admin: AdminConfig,
+    /// The log.
+    pub(crate) log: LogConfig,
+    /// How changes of files are noticed.
+    pub(crate) watch: WatchConfig,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AdminConfig {
+    /// Its address, or `off`. It has no authentication: keep it on loopback.
+    pub(crate) listen: String,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogConfig {
+    /// What is written: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,gristmill::plugin=debug`.
+    pub(crate) level: String,
+    /// How: for people on a terminal and JSON lines otherwise, unless it is said. A change needs a restart.
+    pub(crate) format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people on a terminal, JSON lines otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// JSON lines.
+    Json,
+}
+
+/// How changes of files are noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WatchConfig {
+    /// Whether files are watched at all; SIGHUP reloads in any case.
+    pub(crate) enabled: bool,
+    /// How long the files must rest before they are read, in milliseconds.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub(crate) debounce_ms: u64,
+    /// How often the folders are looked through where the system gives no notice of changes, in milliseconds.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub(crate) poll_ms: u64,
+}
+
+/// Everything that is set, with absolute places.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// The configuration file, if there is one.
+    pub(crate) file: Option<PathBuf>,
+    /// What relative paths in flows are relative to.
+    pub(crate) base_dir: PathBuf,
+    pub(crate) flows: PathBuf,
+    pub(crate) plugins: PathBuf,
+    pub(crate) state: PathBuf,
+    /// `None` is off.
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) log: LogConfig,
+    pub(crate) watch: WatchConfig,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            flows: "flows".into(),
+            plugins: "plugins".into(),
+            state: ".gristmill".into(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            watch: WatchConfig::default(),
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9090".into() }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self { enabled: true, debounce_ms: 200, poll_ms: 2_000 }
+    }
+}
+
+impl Settings {
+    /// Reads the configuration file, if there is one, and lays the command line over it.
+    ///
+    /// # Errors
+    /// All mistakes in the file.
+    pub(crate) fn load(places: &Places, admin: Option<&str>) -> Result<Self, Vec<Mistake>> {
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+        let named = places.config.as_ref().map(|file| here.join(file));
+        let file = named.or_else(|| Some(here.join(DEFAULT_FILE)).filter(|file| file.is_file()));
+        let base_dir = file.as_deref().and_then(Path::parent).map_or_else(|| here.clone(), Path::to_path_buf);
+        let mut mistakes = Mistakes::new();
+        let (config, node) = match &file {
+            Some(file) => read(file, &base_dir)?,
+            None => (ConfigFile::default(), Node::new(Value::Null, Span::nowhere("--admin"))),
+        };
+        let listen = admin.unwrap_or(&config.admin.listen);
+        let at = node.at(["admin", "listen"]);
+        let admin = address(listen, at, &mut mistakes);
+        if let Err(problem) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
+            let mistake = Mistake::new("invalid_value", &node.at(["log", "level"]).span, format!("no log level: {problem}"));
+            mistakes.push(mistake.mend("one of `error`, `warn`, `info`, `debug`, `trace`"));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.into_sorted());
+        }
+        // A place from the command line is relative to where the command was typed, one from the file to the file.
+        let place = |given: &Option<PathBuf>, configured: &PathBuf| match given {
+            Some(given) => here.join(given),
+            None => base_dir.join(configured),
+        };
+        Ok(Self {
+            flows: place(&places.flows, &config.flows),
+            plugins: place(&places.plugins, &config.plugins),
+            state: base_dir.join(&config.state),
+            admin,
+            log: config.log,
+            watch: config.watch,
+            file,
+            base_dir,
+        })
+    }
+}
+
+fn read(file: &Path, base_dir: &Path) -> Result<(ConfigFile, Node), Vec<Mistake>> {
+    let name = crate::files::shown(file);
+    let text = crate::files::read_limited(file, MAX_FILE_BYTES).map_err(|problem| {
+        let mistake = Mistake::new("unreadable_file", &Span::nowhere(&name), problem);
+        vec![mistake.mend("name another file with `--config`, or leave it out")]
+    })?;
+    let mut node = yaml::parse(&name, &text).map_err(Mistakes::into_sorted)?;
+    let mut mistakes = Mistakes::new();
+    substitute(&mut node, &ProcessEnvironment::new(base_dir), &mut mistakes);
+    match config::parse::<ConfigFile>(&node, &mut mistakes) {
+        Some(config) if mistakes.is_empty() => Ok((config, node)),
+        _ => Err(mistakes.into_sorted()),
+    }
+}
+
+fn address(text: &str, at: &Node, mistakes: &mut Mistakes) -> Option<SocketAddr> {
+    if text == "off" {
+        return None;
+    }
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let problem = format!("`{text}` is no address for the admin listener");
+            mistakes.push(Mistake::new("invalid_value", &at.span, problem).mend("e.g. `127.0.0.1:9090`, or `off`"));
+            None
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Notices that files have changed, and says so once they rest.
+//!
+//! The system's notices are only a hint: what is looked at is a fingerprint of the folders (names, sizes, times), so that a
+//! lost notice is made up for by the next poll, and a touched file that is the same in the end starts nothing.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+
+use crate::settings::Settings;
+
+/// Watches the folders of flows and plugins and the configuration file.
+pub(crate) struct Watcher {
+    /// Kept, because dropping it ends the notices.
+    _notices: Option<RecommendedWatcher>,
+    hints: mpsc::Receiver<()>,
+    folders: Vec<PathBuf>,
+    file: Option<PathBuf>,
+    debounce: Duration,
+    poll: Duration,
+    enabled: bool,
+    seen: Fingerprint,
+}
+
+type Fingerprint = BTreeMap<PathBuf, (u64, Option<SystemTime>, u64)>;
+
+impl Watcher {
+    /// Begins to watch. Where the system gives no notices, polling alone does it.
+    pub(crate) fn start(settings: &Settings) -> Self {
+        // One hint that waits is as good as many.
+        let (hint, hints) = mpsc::channel(1);
+        let folders = vec![settings.flows.clone(), settings.plugins.clone()];
+        let notices = settings.watch.enabled.then(|| notices(&folders, settings.file.as_deref(), hint)).flatten();
+        let mut watcher = Self {
+            _notices: notices,
+            hints,
+            folders,
+            file: settings.file.clone(),
+            debounce: Duration::from_millis(settings.watch.debounce_ms),
+            poll: Duration::from_millis(settings.watch.poll_ms),
+            enabled: settings.watch.enabled,
+            seen: Fingerprint::new(),
+        };
+        watcher.seen = watcher.look();
+        watcher
+    }
+
+    /// Waits until something is different and has rested for the debounce time. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        if !self.enabled {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::select! {
+                hint = self.hints.recv() => if hint.is_none() {
+                    // No notices from this system: only the poll below is left.
+                    tokio::time::sleep(self.poll).await;
+                },
+                () = tokio::time::sleep(self.poll) => {}
+            }
+            let mut now = self.look();
+            if now == self.seen {
+                continue;
+            }
+            loop {
+                tokio::time::sleep(self.debounce).await;
+                let later = self.look();
+                if later == now {
+                    break;
+                }
+                now = later;
+            }
+            self.seen = now;
+            return;
+        }
+    }
+
+    fn look(&self) -> Fingerprint {
+        let mut found = Fingerprint::new();
+        for folder in &self.folders {
+            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "wasm")) {
+                    note(&mut found, path);
+                }
+            }
+        }
+        if let Some(file) = &self.file {
+            note(&mut found, file.clone());
+        }
+        found
+    }
+}
+
+fn note(found: &mut Fingerprint, path: PathBuf) {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(metadata) = std::fs::metadata(&path) {
+        found.insert(path, (metadata.len(), metadata.modified().ok(), metadata.ino()));
+    }
+}
+
+fn notices(folders: &[PathBuf], file: Option<&Path>, hint: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let handler = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
+            // Full means that a hint waits already.
+            let _full = hint.try_send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(handler)
+        .inspect_err(|e| tracing::warn!("files are polled, because the system gives no notice of changes: {e}"))
+        .ok()?;
+    // The folder of the configuration file rather than the file: editors replace files.
+    let folders = folders.iter().map(PathBuf::as_path).chain(file.and_then(Path::parent));
+    for folder in folders {
+        if let Err(e) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            tracing::debug!("{} is polled: {e}", folder.display());
+        }
+    }
+    Some(watcher)
+}
