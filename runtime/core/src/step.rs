@@ -6,13 +6,20 @@ use async_trait::async_trait;
 
 use crate::{acknowledgement::Acknowledgement, clock::Clock, failure::Failure, message::Message};
 
+/// Which flow it is, and which version of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowFacts {
+    /// The flow's id.
+    pub id: Arc<str>,
+    /// The version that handles the message.
+    pub version: Arc<str>,
+}
+
 /// What a step is told besides the message.
 #[derive(Debug, Clone, Copy)]
 pub struct StepContext<'a> {
-    /// The id of the flow.
-    pub flow: &'a Arc<str>,
-    /// The version of the flow.
-    pub version: &'a Arc<str>,
+    /// The flow.
+    pub flow: &'a FlowFacts,
     /// The step's place in the flow, e.g. `steps[1].choice.when[0].steps[2]`.
     pub step: &'a str,
     /// From 1, counting attempts of this step on this message.

@@ -271,7 +271,9 @@ impl Runtime {
 
     async fn make_ready(&self, flow: CheckedFlow) -> Result<Ready, Applied> {
         let running = self.slots().get(&flow.id).and_then(|slot| slot.running.clone());
-        if let Some(running) = running.as_ref().filter(|running| running.version.version == flow.version) {
+        if let Some(running) =
+            running.as_ref().filter(|running| running.version.facts.version == flow.version)
+        {
             if let Some(slot) = self.slots().get_mut(&flow.id) {
                 slot.file.clone_from(&flow.file);
                 slot.refused.clear();
@@ -280,7 +282,7 @@ impl Runtime {
             return Err(Applied {
                 file: flow.file,
                 flow: Some(flow.id),
-                version: Some(Arc::clone(&running.version.version)),
+                version: Some(Arc::clone(&running.version.facts.version)),
                 result: ReloadResult::Unchanged,
                 mistakes: Vec::new(),
                 problem: None,
@@ -325,7 +327,7 @@ impl Runtime {
     /// The swap. What can still fail here leaves what ran as it was.
     async fn swap_in(&self, ready: Ready) -> Applied {
         let Ready { version, source, file, identity, fingerprint } = ready;
-        let id = Arc::clone(&version.flow);
+        let id = Arc::clone(&version.facts.id);
         let before = self.slots().get(&id).and_then(|slot| slot.running.clone());
         let swapped = match source {
             ReadySource::Keep(endpoint) => {
@@ -357,7 +359,7 @@ impl Runtime {
             Ok(endpoint) => endpoint,
             Err(error) => return self.refused(file, Some(id), Vec::new(), Some(error.to_string())),
         };
-        let number = Arc::clone(&version.version);
+        let number = Arc::clone(&version.facts.version);
         let slot = Slot {
             file: file.clone(),
             running: Some(Running { endpoint, version, identity, fingerprint }),
@@ -398,7 +400,7 @@ impl Runtime {
                 refused: Vec::new(),
                 refused_because: None,
             });
-            version = slot.running.as_ref().map(|running| Arc::clone(&running.version.version));
+            version = slot.running.as_ref().map(|running| Arc::clone(&running.version.facts.version));
             slot.file.clone_from(&file);
             slot.refused.clone_from(&mistakes);
             slot.refused_because.clone_from(&problem);
@@ -428,7 +430,7 @@ impl Runtime {
             let left = old.drain(old.limits.drain()).await;
             if left > 0 {
                 tracing::warn!(
-                    target: "gristmill::reload", flow = &*old.flow, version = &*old.version, left,
+                    target: "gristmill::reload", flow = &*old.facts.id, version = &*old.facts.version, left,
                     "the old version reached its drain limit; what was left is offered to the new one"
                 );
             }
@@ -440,7 +442,7 @@ impl Runtime {
             let left = close_and_drain(&old.endpoint, &old.version, old.version.limits.drain()).await;
             if left > 0 {
                 tracing::warn!(
-                    target: "gristmill::reload", flow = &*old.version.flow, version = &*old.version.version, left,
+                    target: "gristmill::reload", flow = &*old.version.facts.id, version = &*old.version.facts.version, left,
                     "the flow reached its drain limit; what was left is released"
                 );
             }
@@ -478,7 +480,7 @@ impl Slot {
         FlowStatus {
             flow: Some(Arc::clone(id)),
             file: self.file.clone(),
-            version: self.running.as_ref().map(|running| Arc::clone(&running.version.version)),
+            version: self.running.as_ref().map(|running| Arc::clone(&running.version.facts.version)),
             state: self.state(),
             in_flight: self.running.as_ref().map_or(0, |running| running.endpoint.in_flight()),
             refused,

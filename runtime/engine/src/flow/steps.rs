@@ -170,17 +170,18 @@ impl<'a> StepChecker<'a> {
         Expression::compile(text).map_err(|e| self.compile_error(node, e)).ok()
     }
 
+    /// Compiles an expression that stands at `node` and has to be true or false.
+    pub(crate) fn condition(&mut self, node: &Node, text: &str) -> Option<Expression> {
+        Expression::compile_condition(text).map_err(|e| self.compile_error(node, e)).ok()
+    }
+
     /// Compiles a text with `${…}` that stands at `node`.
     pub(crate) fn template(&mut self, node: &Node, text: &str) -> Option<Template> {
         Template::compile(text).map_err(|e| self.compile_error(node, e)).ok()
     }
 
     fn compile_error(&mut self, node: &Node, error: CompileError) {
-        let mistake = Mistake::new("expression", &node.span, error.text);
-        self.mistakes.push(match error.mend {
-            Some(mend) => mistake.mend(mend),
-            None => mistake,
-        });
+        self.mistakes.push(error.to_mistake("expression", &node.span));
     }
 
     /// Checks a sink: a map of one adapter's name to its configuration.

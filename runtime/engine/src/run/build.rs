@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use futures_util::future::BoxFuture;
-use gristmill_core::{Clock, observe::Observer, plugin::Health};
+use gristmill_core::{Clock, observe::Observer, plugin::Health, step::FlowFacts};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -45,8 +45,7 @@ pub(crate) async fn build(
     Ok(Version {
         observer: observer.version(&flow.id, &flow.version, &flow.infos),
         origin: flow.source.identity().into(),
-        flow: flow.id,
-        version: flow.version,
+        facts: FlowFacts { id: flow.id, version: flow.version },
         generation: GENERATIONS.fetch_add(1, Atomic::Relaxed),
         limits: flow.limits,
         ordering: flow.ordering,

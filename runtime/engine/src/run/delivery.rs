@@ -170,8 +170,7 @@ async fn attempt<'a>(
     }
     loop {
         let context = StepContext {
-            flow: &version.flow,
-            version: &version.version,
+            flow: &version.facts,
             step: &node.path,
             attempt,
             acknowledgement,
@@ -198,7 +197,7 @@ async fn attempt<'a>(
             return Err(GivenUp { failure, attempts: attempt, message, step: &node.path });
         };
         tracing::debug!(
-            target: "gristmill::flow", flow = &*version.flow, step = &*node.path, message_id = message.id().as_str(),
+            target: "gristmill::flow", flow = &*version.facts.id, step = &*node.path, message_id = message.id().as_str(),
             attempt, wait_ms = wait.as_millis(), "trying again after {failure}"
         );
         tokio::time::sleep(wait).await;
@@ -230,13 +229,13 @@ async fn give_up(
     let version = journey.version;
     let GivenUp { failure, attempts, message, step } = given_up;
     let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
-    let (flow, message_id, class) = (&*version.flow, message.id().as_str(), failure.class().name());
+    let (flow, message_id, class) = (&*version.facts.id, message.id().as_str(), failure.class().name());
     match rule.map(|rule| &rule.then) {
         Some(RunningThen::DeadLetter { checked, sink }) => {
             let now = version.clock.now();
             let origin = Origin {
-                flow: &version.flow,
-                version: &version.version,
+                flow: &version.facts.id,
+                version: &version.facts.version,
                 endpoint: &version.origin,
                 step,
                 attempts,
@@ -246,7 +245,7 @@ async fn give_up(
             let letter = Envelope::new(&origin, &failure, now).into_message(journey.original, now);
             let written = match letter {
                 Ok(letter) => {
-                    let texts = checked.render(&Scope::new(&letter, &version.flow, &version.version));
+                    let texts = checked.render(&Scope::new(&letter, &version.facts));
                     match texts {
                         Ok(texts) => sink.send(Outgoing::new(&letter, &texts)).await,
                         Err(failure) => Err(failure),
@@ -295,7 +294,7 @@ fn reject(
     attempts: u32,
     acknowledgement: Acknowledgement,
 ) -> Settlement {
-    let (flow, message_id, class) = (&*version.flow, message.id().as_str(), failure.class().name());
+    let (flow, message_id, class) = (&*version.facts.id, message.id().as_str(), failure.class().name());
     if version.discard_rejected {
         tracing::warn!(
             target: "gristmill::flow", flow, step, message_id, class, attempts, "discarded: {}", failure.text()
@@ -316,7 +315,7 @@ fn release(
     attempts: u32,
     acknowledgement: Acknowledgement,
 ) -> Settlement {
-    let (flow, message_id, class) = (&*version.flow, message.id().as_str(), failure.class().name());
+    let (flow, message_id, class) = (&*version.facts.id, message.id().as_str(), failure.class().name());
     tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "released: {}", failure.text());
     acknowledgement.released(Some(Arc::new(failure)));
     Settlement::Released

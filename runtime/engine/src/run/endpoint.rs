@@ -368,7 +368,7 @@ impl Task {
                 let state = EndpointState::Degraded(error.text.clone());
                 if *self.state.borrow() != state {
                     tracing::warn!(
-                        target: "gristmill::flow", flow = &*self.version.flow,
+                        target: "gristmill::flow", flow = &*self.version.facts.id,
                         "the source cannot go on for now, and is asked again every second: {error}"
                     );
                     self.state.send_replace(state);
@@ -402,17 +402,15 @@ impl Task {
         let version = &self.version;
         let (lane, failure) = match &version.ordering.parallel {
             None => (0, None),
-            Some(parallel) => {
-                match parallel.by.evaluate_string(&Scope::new(message, &version.flow, &version.version)) {
-                    Ok(key) => {
-                        let mut hasher = DefaultHasher::new();
-                        key.hash(&mut hasher);
-                        let lane = hasher.finish() % (lanes.lanes.len() as u64).max(1);
-                        (usize::try_from(lane).unwrap_or(0), None)
-                    }
-                    Err(failure) => return (None, Some(failure)),
+            Some(parallel) => match parallel.by.evaluate_string(&Scope::new(message, &version.facts)) {
+                Ok(key) => {
+                    let mut hasher = DefaultHasher::new();
+                    key.hash(&mut hasher);
+                    let lane = hasher.finish() % (lanes.lanes.len() as u64).max(1);
+                    (usize::try_from(lane).unwrap_or(0), None)
                 }
-            }
+                Err(failure) => return (None, Some(failure)),
+            },
         };
         self.next_number += 1;
         let ticket = lanes.lanes.get(lane).map(|lane| lane.enter(self.next_number, version.generation));

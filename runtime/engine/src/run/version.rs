@@ -7,7 +7,12 @@ use std::{
 };
 
 use gristmill_core::{
-    Clock, limits::FlowLimits, observe::FlowObserver, plugin::Health, sink::Sink, step::Step,
+    Clock,
+    limits::FlowLimits,
+    observe::FlowObserver,
+    plugin::Health,
+    sink::Sink,
+    step::{FlowFacts, Step},
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,8 +21,7 @@ use crate::flow::{CheckedSinkUse, ErrorRule, Ordering, StepNode, Then};
 
 /// One version of a flow, ready to take deliveries.
 pub(crate) struct Version {
-    pub(crate) flow: Arc<str>,
-    pub(crate) version: Arc<str>,
+    pub(crate) facts: FlowFacts,
     /// The identity of the endpoint it is attached to.
     pub(crate) origin: Arc<str>,
     /// Counts versions of this process: lanes tell versions apart by it.
@@ -107,9 +111,6 @@ impl Version {
 
 impl std::fmt::Debug for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Version")
-            .field("flow", &self.flow)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
+        f.debug_struct("Version").field("facts", &self.facts).finish_non_exhaustive()
     }
 }

@@ -95,7 +95,7 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
                     if branch.when.trim() == "true" {
                         all_taken_at = all_taken_at.or(Some(index));
                     }
-                    let condition = checker.expression(item.at(["when"]), &branch.when).map(Some);
+                    let condition = checker.condition(item.at(["when"]), &branch.when).map(Some);
                     (condition, checker.branch(item.at(["steps"]), &format!("choice[{index}].steps")))
                 }
                 None => (None, None),

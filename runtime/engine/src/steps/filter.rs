@@ -35,7 +35,7 @@ struct FilterStep {
 
 fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     let config: FilterConfig = config::parse(node, checker.mistakes)?;
-    let keep = checker.expression(node.at(["keep"]), &config.keep)?;
+    let keep = checker.condition(node.at(["keep"]), &config.keep)?;
     if config.keep.trim() == "false" {
         checker.ends_here(node.at(["keep"]), "this filter keeps nothing");
     }

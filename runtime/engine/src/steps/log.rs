@@ -60,7 +60,7 @@ impl Step for LogStep {
         let text = self.text.render(&scope(&message, &context))?;
         // A message must not be able to forge a line of the log or to speak to the terminal.
         let text: String = text.chars().take(MAX_LINE_CHARS).flat_map(visible).collect();
-        let (flow, step, message_id) = (&**context.flow, context.step, message.id().as_str());
+        let (flow, step, message_id) = (&*context.flow.id, context.step, message.id().as_str());
         match self.level {
             Level::Debug => tracing::debug!(target: "gristmill::flow", flow, step, message_id, "{text}"),
             Level::Info => tracing::info!(target: "gristmill::flow", flow, step, message_id, "{text}"),

@@ -129,8 +129,8 @@ impl Built {
 }
 
 /// What expressions of a step see.
-fn scope<'m>(message: &'m Message, context: &StepContext<'_>) -> Scope<'m> {
-    Scope::new(message, context.flow, context.version)
+fn scope<'m>(message: &'m Message, context: &StepContext<'m>) -> Scope<'m> {
+    Scope::new(message, context.flow)
 }
 
 /// Checks the limits of the flow on a message that a step has changed.

@@ -1,0 +1,121 @@
+//! What the expressions of one message see. The body is parsed when the first of them asks for it, and not again.
+
+use std::sync::{Arc, OnceLock};
+
+use gristmill_core::{ErrorClass, Failure, Message, step::FlowFacts};
+use jiff::Timestamp;
+
+use super::{
+    budget::MAX_BODY_VALUES,
+    error::{EvalError, shorten},
+    node::{FlowField, MessageField},
+    value::{JsonError, Map, Value},
+};
+
+/// What the expressions of one message see. Making one costs nothing; what expressions ask for is read once and kept as
+/// long as the scope, so one scope serves all expressions between two changes of a message.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    message: &'a Message,
+    flow: &'a FlowFacts,
+    body: OnceLock<Result<Value, Failure>>,
+    text: OnceLock<Result<Arc<str>, Failure>>,
+    headers: OnceLock<Value>,
+}
+
+// === impl Scope ===
+
+impl<'a> Scope<'a> {
+    /// The scope of a message in a flow.
+    pub fn new(message: &'a Message, flow: &'a FlowFacts) -> Self {
+        Self { message, flow, body: OnceLock::new(), text: OnceLock::new(), headers: OnceLock::new() }
+    }
+
+    /// The message.
+    pub fn message(&self) -> &'a Message {
+        self.message
+    }
+
+    /// The body, parsed.
+    pub(crate) fn body(&self) -> Result<&Value, EvalError> {
+        self.body
+            .get_or_init(|| self.parse_body())
+            .as_ref()
+            .map_err(|failure| EvalError::Body(failure.clone()))
+    }
+
+    fn parse_body(&self) -> Result<Value, Failure> {
+        let body = self.message.body();
+        if body.is_empty() {
+            return Err(Failure::new(ErrorClass::BodyFormat, "the body is empty, and `body` wants JSON"));
+        }
+        Value::from_json(body).map_err(|error| match error {
+            JsonError::Syntax(problem) => {
+                let content_type = match self.message.content_type() {
+                    Some(content_type) => format!("content type `{}`", shorten(content_type)),
+                    None => "no content type".to_owned(),
+                };
+                Failure::new(
+                    ErrorClass::BodyFormat,
+                    format!("the body is not JSON: {problem} ({content_type})"),
+                )
+            }
+            JsonError::TooManyValues => Failure::new(
+                ErrorClass::Limit,
+                format!("the body has more than {MAX_BODY_VALUES} JSON values, too many for an expression"),
+            ),
+        })
+    }
+
+    /// The body as text.
+    fn text(&self) -> Result<Value, EvalError> {
+        let text = self.text.get_or_init(|| match std::str::from_utf8(self.message.body()) {
+            Ok(text) => Ok(text.into()),
+            Err(error) => Err(Failure::new(
+                ErrorClass::BodyFormat,
+                format!("the body is not UTF-8 text: byte {} is not", error.valid_up_to() + 1),
+            )),
+        });
+        text.clone().map(Value::String).map_err(EvalError::Body)
+    }
+
+    /// All headers as a map, of repeated ones the first.
+    pub(crate) fn headers(&self) -> &Value {
+        self.headers.get_or_init(|| {
+            let mut map = Map::new();
+            for (name, value) in self.message.headers().iter() {
+                map.entry(name.into()).or_insert_with(|| value.into());
+            }
+            Value::Map(Arc::new(map))
+        })
+    }
+
+    /// The first header of that name, which is in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&'a str> {
+        self.message.headers().get(name)
+    }
+
+    /// A field of `message`.
+    pub(crate) fn message_field(&self, field: MessageField) -> Result<Value, EvalError> {
+        let int = |n: Option<i64>| Value::Int(n.unwrap_or(i64::MAX));
+        Ok(match field {
+            MessageField::Id => self.message.id().as_str().into(),
+            MessageField::Timestamp => {
+                let millis = i64::try_from(self.message.received_at().as_millis()).unwrap_or(i64::MAX);
+                Value::Timestamp(Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX))
+            }
+            MessageField::TimestampMs => int(i64::try_from(self.message.received_at().as_millis()).ok()),
+            MessageField::ContentType => self.message.content_type().unwrap_or_default().into(),
+            MessageField::Size => int(i64::try_from(self.message.body().len()).ok()),
+            MessageField::Text => self.text()?,
+        })
+    }
+
+    /// A field of `flow`.
+    pub(crate) fn flow_field(&self, field: FlowField) -> Value {
+        Value::String(match field {
+            FlowField::Id => self.flow.id.clone(),
+            FlowField::Version => self.flow.version.clone(),
+        })
+    }
+}
