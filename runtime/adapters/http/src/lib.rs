@@ -7,6 +7,7 @@ mod config;
 mod fields;
 mod id;
 mod percent;
+mod sink;
 mod source;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -17,12 +18,13 @@ use gristmill_core::{
     source::SourceSpec,
 };
 
-use crate::source::Listeners;
+use crate::{sink::Clients, source::Listeners};
 
 /// The protocol `http`. One value per process: listeners and connection pools hang from it.
 #[derive(Default)]
 pub struct HttpAdapter {
     listeners: Arc<Listeners>,
+    clients: Arc<Clients>,
 }
 
 impl HttpAdapter {
@@ -56,7 +58,7 @@ impl Adapter for HttpAdapter {
         Some(Arc::new(spec))
     }
 
-    fn check_sink(&self, _config: &Node, _usage: SinkUse, _checker: &mut Checker<'_>) -> Option<CheckedSink> {
-        None
+    fn check_sink(&self, config: &Node, _usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {
+        sink::check(config, checker, &self.clients)
     }
 }

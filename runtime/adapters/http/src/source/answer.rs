@@ -58,7 +58,8 @@ fn to_reply(reply: Reply, message: &MessageId) -> Response<Body> {
                 .into_response();
         }
     };
-    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_body =
+        !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
     let mut response = Response::new(if has_body { Full::new(reply.body) } else { Body::default() });
     *response.status_mut() = status;
     for (name, value) in reply.headers.iter() {
@@ -138,9 +139,12 @@ mod tests {
     #[tokio::test]
     async fn a_reply_is_sent_as_it_is_without_what_would_break_the_framing() {
         let mut headers = Headers::new();
-        for (name, value) in
-            [("content-type", "text/plain"), ("content-length", "99"), ("connection", "close"), ("x/y", "no token")]
-        {
+        for (name, value) in [
+            ("content-type", "text/plain"),
+            ("content-length", "99"),
+            ("connection", "close"),
+            ("x/y", "no token"),
+        ] {
             headers.append(name, value).unwrap();
         }
         let reply = Reply { status: Some(201), headers: headers.clone(), body: "made".into() };

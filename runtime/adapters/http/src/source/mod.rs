@@ -21,9 +21,7 @@ use gristmill_core::{
     Delivery,
     adapter::Checker,
     config::Node,
-    source::{
-        Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError,
-    },
+    source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
 };
 use tokio::sync::mpsc;
 

@@ -50,7 +50,10 @@ impl PathPattern {
         for (index, part) in rest.split('/').enumerate() {
             let segment = parse_segment(part)?;
             if matches!(segment, Segment::Rest(_)) && index + 1 < count {
-                return wrong(format!("`{part}` is not at the end"), "only the last segment can be `{*name}`");
+                return wrong(
+                    format!("`{part}` is not at the end"),
+                    "only the last segment can be `{*name}`",
+                );
             }
             if let Some(name) = segment.name()
                 && segments.iter().any(|s: &Segment| s.name() == Some(name))
@@ -109,10 +112,7 @@ fn parse_segment(part: &str) -> Result<Segment, InvalidPath> {
                 mend: "write it percent-encoded, as it is in the request; the query is no part of a route",
             })
         } else if part == "." || part == ".." {
-            Err(InvalidPath {
-                text: format!("`{part}` is no segment"),
-                mend: "write the path that is meant",
-            })
+            Err(InvalidPath { text: format!("`{part}` is no segment"), mend: "write the path that is meant" })
         } else {
             Ok(Segment::Static(part.into()))
         };

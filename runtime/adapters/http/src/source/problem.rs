@@ -29,8 +29,7 @@ impl Problem {
     pub(crate) fn of_rejected(class: Option<ErrorClass>) -> Self {
         use ErrorClass as C;
         let (status, detail) = match class {
-            None
-            | Some(C::Expression | C::BodyFormat | C::NoBranch | C::PluginRejected | C::Limit) => (
+            None | Some(C::Expression | C::BodyFormat | C::NoBranch | C::PluginRejected | C::Limit) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The message was understood but cannot be processed. Sending it again unchanged will not help.",
             ),

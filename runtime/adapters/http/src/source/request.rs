@@ -51,7 +51,8 @@ pub(super) async fn serve(
     let mut response =
         handle(table, peer, &head, body).await.unwrap_or_else(|problem| problem.into_response());
     // The rest of such a body is not read, so the next request could not be found behind it.
-    let leaves_body = matches!(response.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
+    let leaves_body =
+        matches!(response.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
     if leaves_body && head.version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -164,8 +165,11 @@ fn admit<'path>(
             Admission::Closed => drop::<Arc<Endpoint>>(endpoint),
         }
     }
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "This resource is being changed. Send the request again.")
-        .retry_after(1))
+    Err(Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This resource is being changed. Send the request again.",
+    )
+    .retry_after(1))
 }
 
 /// What can be refused before the body is read. Gives the signature that is to be checked against it.
@@ -319,6 +323,9 @@ fn unsigned() -> Problem {
 }
 
 fn try_later(settings: &Settings) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "This resource takes no more requests for now. Send it again later.")
-        .retry_after(retry_after_seconds(settings.context.limits.release_delay()))
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This resource takes no more requests for now. Send it again later.",
+    )
+    .retry_after(retry_after_seconds(settings.context.limits.release_delay()))
 }

@@ -63,7 +63,8 @@ mod tests {
     }
 
     fn accepts(signature: &Signature, value: &str, body: &str) -> bool {
-        let headers = HeaderMap::from_iter([(signature.header.clone(), HeaderValue::from_str(value).unwrap())]);
+        let headers =
+            HeaderMap::from_iter([(signature.header.clone(), HeaderValue::from_str(value).unwrap())]);
         signature.presented(&headers).is_some_and(|presented| signature.is_of(body.as_bytes(), &presented))
     }
 
@@ -72,10 +73,7 @@ mod tests {
     fn the_test_vectors_of_the_rfcs_are_accepted() {
         let data = "what do ya want for nothing?";
         for (algorithm, hex) in [
-            (
-                Algorithm::HmacSha256,
-                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
-            ),
+            (Algorithm::HmacSha256, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
             (Algorithm::HmacSha1, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
             (
                 Algorithm::HmacSha512,

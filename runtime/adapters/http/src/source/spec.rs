@@ -98,11 +98,7 @@ pub(crate) fn normal_host(host: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-fn check_signature(
-    config: &SignatureConfig,
-    node: &Node,
-    checker: &mut Checker<'_>,
-) -> Option<Signature> {
+fn check_signature(config: &SignatureConfig, node: &Node, checker: &mut Checker<'_>) -> Option<Signature> {
     let at = |key: &str| node.get(key).unwrap_or(node);
     let before = checker.mistakes.len();
     let header = HeaderName::from_bytes(config.header.as_bytes()).ok();
