@@ -26,7 +26,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::{
     client::{Client, ClientKind},
@@ -74,6 +74,12 @@ struct Success {
     url: Url,
 }
 
+/// Why an answer was not read to its end.
+enum Unread {
+    TooLarge,
+    Broken(hyper::Error),
+}
+
 /// Checks the configuration of a sink. `None` when there are mistakes.
 pub(crate) fn check(node: &Node, checker: &mut Checker<'_>, clients: &Arc<Clients>) -> Option<CheckedSink> {
     let checked = Arc::new(spec::check(node, checker)?);
@@ -106,39 +112,38 @@ impl std::fmt::Debug for HttpSinkSpec {
 #[async_trait]
 impl Sink for HttpSink {
     async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
-        let Success { body, .. } = self.within_timeout(&outgoing, self.request(&outgoing)).await?;
+        let deadline = Instant::now() + self.checked.timeout;
+        let Success { body, .. } = self.request(&outgoing, deadline).await?;
         glance(body).await;
         Ok(())
     }
 
     async fn call(&self, outgoing: Outgoing<'_>) -> Result<Answer, Failure> {
-        self.within_timeout(&outgoing, async {
-            let success = self.request(&outgoing).await?;
-            self.answer(success).await
-        })
-        .await
+        let deadline = Instant::now() + self.checked.timeout;
+        let Success { status, headers, body, url } = self.request(&outgoing, deadline).await?;
+        let read = timeout_at(deadline, self.read(body)).await;
+        let place = || format!("{} {} answered {status}, but", self.checked.method.name(), url.shown);
+        let body = read.map_err(|_elapsed| self.timeout_failure(&url))?.map_err(|unread| match unread {
+            Unread::TooLarge => {
+                let text = format!("{} the answer is larger than {} bytes", place(), self.body_bytes);
+                Failure::new(ErrorClass::Limit, text)
+            }
+            Unread::Broken(error) => {
+                let text = format!("{} the answer broke off: {}", place(), cause(&error));
+                Failure::new(ErrorClass::SinkUnavailable, text)
+            }
+        })?;
+        let headers = self.answer_headers(status, &headers, !body.is_empty()).map_err(|name| {
+            let text = format!("{} no message may carry its header `{name}`", place());
+            Failure::new(ErrorClass::SinkRejected, text)
+        })?;
+        Ok(Answer { headers, body })
     }
 }
 
 impl HttpSink {
-    async fn within_timeout<T>(
-        &self,
-        outgoing: &Outgoing<'_>,
-        attempt: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        timeout(self.checked.timeout, attempt).await.unwrap_or_else(|_elapsed| {
-            let url = self.checked.url.render(outgoing).map(|url| url.shown).unwrap_or_default();
-            let text = format!(
-                "{} {url}: no complete answer within {} ms; whether the message was taken is not known",
-                self.checked.method.name(),
-                self.checked.timeout.as_millis(),
-            );
-            Err(Failure::new(ErrorClass::Timeout, text))
-        })
-    }
-
     /// Sends the message; `Ok` when the status confirms it.
-    async fn request(&self, outgoing: &Outgoing<'_>) -> Result<Success, Failure> {
+    async fn request(&self, outgoing: &Outgoing<'_>, deadline: Instant) -> Result<Success, Failure> {
         let method = self.checked.method;
         let url = self.checked.url.render(outgoing).map_err(|problem| {
             let text = format!("{}: this message has no good URL: {problem}", method.name());
@@ -154,7 +159,8 @@ impl HttpSink {
         *request.method_mut() = method.to_http();
         *request.uri_mut() = url.uri.clone();
         *request.headers_mut() = headers;
-        let response = self.client.request(request).await.map_err(|error| {
+        let answered = timeout_at(deadline, self.client.request(request)).await;
+        let response = answered.map_err(|_elapsed| self.timeout_failure(&url))?.map_err(|error| {
             let text = format!("{} {}: {}", method.name(), url.shown, cause(&error));
             Failure::new(ErrorClass::SinkUnavailable, text)
         })?;
@@ -163,6 +169,16 @@ impl HttpSink {
             return Ok(Success { status: head.status, headers: head.headers, body, url });
         }
         Err(self.refusal(head.status, &head.headers, body, &url).await)
+    }
+
+    fn timeout_failure(&self, url: &Url) -> Failure {
+        let text = format!(
+            "{} {}: no complete answer within {} ms; whether the message was taken is not known",
+            self.checked.method.name(),
+            url.shown,
+            self.checked.timeout.as_millis(),
+        );
+        Failure::new(ErrorClass::Timeout, text)
     }
 
     /// What a status that does not confirm means.
@@ -187,34 +203,20 @@ impl HttpSink {
         }
     }
 
-    /// Reads the answer that is to become the message.
-    async fn answer(&self, success: Success) -> Result<Answer, Failure> {
-        let Success { status, headers, mut body, url } = success;
-        let place = || format!("{} {} answered {status}, but", self.checked.method.name(), url.shown);
-        let too_large = || {
-            let text = format!("{} the answer is larger than {} bytes", place(), self.body_bytes);
-            Failure::new(ErrorClass::Limit, text)
-        };
+    /// Reads the body of an answer that is to become the message.
+    async fn read(&self, mut body: Incoming) -> Result<Bytes, Unread> {
         if body.size_hint().lower() > self.body_bytes as u64 {
-            return Err(too_large());
+            return Err(Unread::TooLarge);
         }
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let text = format!("{} the answer broke off: {}", place(), cause(&error));
-                Failure::new(ErrorClass::SinkUnavailable, text)
-            })?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
             if data.len() > self.body_bytes - all.len() {
-                return Err(too_large());
+                return Err(Unread::TooLarge);
             }
             all.extend_from_slice(&data);
         }
-        let headers = self.answer_headers(status, &headers, !all.is_empty()).map_err(|name| {
-            let text = format!("{} no message may carry its header `{name}`", place());
-            Failure::new(ErrorClass::SinkRejected, text)
-        })?;
-        Ok(Answer { headers, body: all.freeze() })
+        Ok(all.freeze())
     }
 
     fn answer_headers<'a>(
