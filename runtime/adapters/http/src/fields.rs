@@ -1,0 +1,59 @@
+//! Which header fields pass between HTTP and a message, in either direction.
+
+use http::{HeaderMap, HeaderName, header};
+
+/// Names that begin so are the adapter's own: what it says about a request or an answer. A peer cannot forge them, for a
+/// field that comes with such a name is dropped.
+pub(crate) const RESERVED_PREFIX: &str = "http-";
+
+/// Header names that the source sets.
+pub(crate) const METHOD: &str = "http-method";
+/// The path as it was requested, still percent-encoded.
+pub(crate) const PATH: &str = "http-path";
+/// The query as it was requested, without the question mark.
+pub(crate) const QUERY: &str = "http-query";
+/// The host that was asked for, lower-case, without the port.
+pub(crate) const HOST: &str = "http-host";
+/// The address at the other end of the connection, without the port.
+pub(crate) const REMOTE_ADDRESS: &str = "http-remote-addr";
+/// Before the name of a path parameter.
+pub(crate) const PARAMETER_PREFIX: &str = "http-param-";
+/// Header name that `call` sets: the status of the answer.
+pub(crate) const STATUS: &str = "http-status";
+
+/// Whether a field speaks of one connection or of one framing of the body, and so never passes through: the hop-by-hop
+/// fields of RFC 9110 section 7.6.1, and those by which HTTP delimits and addresses a request.
+pub(crate) fn is_connection_field(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::CONTENT_LENGTH
+            | header::EXPECT
+            | header::HOST
+    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
+
+/// Whether the `Connection` field of these headers names `name`, which makes it hop-by-hop too.
+pub(crate) fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+/// Why a name cannot be that of a field which a flow sends or passes on, if it cannot.
+pub(crate) fn problem_of_name(name: &str) -> Option<&'static str> {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Err(_) => Some("is not a header name"),
+        Ok(parsed) if is_connection_field(&parsed) => Some("is set by HTTP itself"),
+        Ok(_) => None,
+    }
+}

@@ -1,0 +1,163 @@
+//! From the configuration of a sink to a checked one.
+
+use std::time::Duration;
+
+use gristmill_core::{
+    adapter::Checker,
+    config::{Node, parse},
+    sink::{Outgoing, Slot},
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{status::StatusSet, url::UrlTemplate};
+use crate::{
+    config::{Method, SinkConfig},
+    fields,
+};
+
+/// A sink whose configuration is good.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    pub(crate) url: UrlTemplate,
+    pub(crate) method: Method,
+    pub(crate) headers: Vec<(HeaderName, HeaderText)>,
+    pub(crate) forward_headers: Vec<HeaderName>,
+    pub(crate) answer_headers: Vec<HeaderName>,
+    pub(crate) timeout: Duration,
+    pub(crate) success: StatusSet,
+    pub(crate) retryable: StatusSet,
+    pub(crate) http2: bool,
+}
+
+/// The value of a header.
+#[derive(Debug, Clone)]
+pub(crate) enum HeaderText {
+    /// As written.
+    Written(HeaderValue),
+    /// Rendered for each message. `secret`: part of it comes from the environment or a file.
+    Rendered { slot: Slot, secret: bool },
+}
+
+/// Checks the configuration of a sink. `None` when there are mistakes.
+pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Checked> {
+    let config: SinkConfig = parse(node, checker.mistakes)?;
+    let url = UrlTemplate::check(&config.url, &config.hosts, config.encode_url, node, checker);
+    let before = checker.mistakes.len();
+    let headers = check_headers(&config, node, checker);
+    let forward_headers = check_names(&config.forward_headers, "forward_headers", node, checker);
+    let answer_headers = check_names(&config.answer_headers, "answer_headers", node, checker);
+    let success = StatusSet::check(&config.success, "success", node, checker);
+    let retryable = StatusSet::check(&config.retryable, "retryable", node, checker);
+    if config.method == Method::Options {
+        checker.mistake(
+            "invalid_method",
+            node.get("method").unwrap_or(node),
+            "OPTIONS asks what is possible and hands nothing over",
+            "take one of GET, HEAD, POST, PUT, PATCH and DELETE",
+        );
+    }
+    if checker.mistakes.len() > before {
+        return None;
+    }
+    Some(Checked {
+        url: url?,
+        method: config.method,
+        headers,
+        forward_headers,
+        answer_headers,
+        timeout: Duration::from_millis(config.timeout_ms),
+        success: success?,
+        retryable: retryable?,
+        http2: config.http2,
+    })
+}
+
+fn check_headers(
+    config: &SinkConfig,
+    node: &Node,
+    checker: &mut Checker<'_>,
+) -> Vec<(HeaderName, HeaderText)> {
+    let mut headers = Vec::with_capacity(config.headers.len());
+    for (name, text) in &config.headers {
+        let at = node.at(["headers", name]);
+        let Some(name) = check_name(name, at, checker) else { continue };
+        if headers.iter().any(|(n, _)| *n == name) {
+            checker.mistake(
+                "duplicate_header",
+                at,
+                format!("`{name}` is there twice, in other capitals"),
+                "keep one of them",
+            );
+            continue;
+        }
+        if text.contains("${") {
+            let slot = checker.template(at, text);
+            headers.push((name, HeaderText::Rendered { slot, secret: at.substituted }));
+        } else if let Some(value) = header_value(text, at.substituted) {
+            headers.push((name, HeaderText::Written(value)));
+        } else {
+            checker.mistake(
+                "invalid_header",
+                at,
+                "the value of this header holds a control character",
+                "remove it; a text from a file often ends in a line break",
+            );
+        }
+    }
+    headers
+}
+
+fn check_names(names: &[String], key: &str, node: &Node, checker: &mut Checker<'_>) -> Vec<HeaderName> {
+    let mut checked = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        if let Some(name) = check_name(name, node.at([key, &index.to_string()]), checker)
+            && !checked.contains(&name)
+        {
+            checked.push(name);
+        }
+    }
+    checked
+}
+
+fn check_name(name: &str, node: &Node, checker: &mut Checker<'_>) -> Option<HeaderName> {
+    if let Some(problem) = fields::problem_of_name(name) {
+        let name: String = name.escape_debug().take(80).collect();
+        checker.mistake("invalid_header", node, format!("`{name}` {problem}"), "remove it");
+        return None;
+    }
+    HeaderName::from_bytes(name.as_bytes()).ok()
+}
+
+fn header_value(text: &str, is_secret: bool) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_bytes(text.as_bytes()).ok()?;
+    value.set_sensitive(is_secret);
+    Some(value)
+}
+
+impl Checked {
+    /// The headers of the request for one message.
+    ///
+    /// # Errors
+    /// The name of the header that HTTP cannot send.
+    pub(crate) fn request_headers<'a>(
+        &'a self,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<HeaderMap, &'a HeaderName> {
+        let mut headers = HeaderMap::with_capacity(self.forward_headers.len() + self.headers.len() + 1);
+        for name in &self.forward_headers {
+            for text in outgoing.message.headers().get_all(name.as_str()) {
+                headers.append(name, header_value(text, false).ok_or(name)?);
+            }
+        }
+        for (name, text) in &self.headers {
+            let value = match text {
+                HeaderText::Written(value) => value.clone(),
+                HeaderText::Rendered { slot, secret } => {
+                    header_value(outgoing.text(*slot), *secret).ok_or(name)?
+                }
+            };
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+}

@@ -1,0 +1,101 @@
+//! Where the expressions of a text stand, so that a URL can treat what they give apart from what was written.
+//!
+//! Only their bounds are found here; what is between `${` and `}` is for the engine, which also says what is wrong with it.
+
+/// A part of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// As written.
+    Literal(&'a str),
+    /// An expression, with its `${` and `}`.
+    Expression(&'a str),
+}
+
+/// Takes a text apart. `None` when an expression does not end.
+pub(crate) fn split(text: &str) -> Option<Vec<Piece<'_>>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (literal, from) = rest.split_at(start);
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal));
+        }
+        let (expression, after) = from.split_at_checked(length(from)?)?;
+        pieces.push(Piece::Expression(expression));
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Literal(rest));
+    }
+    Some(pieces)
+}
+
+/// How long the expression at the start of `text` is. Braces in strings do not count: CEL has strings in single and double
+/// quotes, in three of them, and raw ones, where a backslash is only a backslash.
+fn length(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut before = ' ';
+    let mut at = 0;
+    while let Some(c) = text.get(at..)?.chars().next() {
+        match c {
+            '{' => depth += 1,
+            '}' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            '\'' | '"' => {
+                at += string_length(text.get(at..)?, c, matches!(before, 'r' | 'R'))? - c.len_utf8()
+            }
+            _ => {}
+        }
+        before = c;
+        at += c.len_utf8();
+    }
+    None
+}
+
+/// How long the string at the start of `text` is, quotes included.
+fn string_length(text: &str, quote: char, is_raw: bool) -> Option<usize> {
+    let triple: String = std::iter::repeat_n(quote, 3).collect();
+    let quotes = if text.starts_with(&triple) { triple.as_str() } else { text.get(..1)? };
+    let mut at = quotes.len();
+    loop {
+        let rest = text.get(at..)?;
+        if rest.starts_with(quotes) {
+            return Some(at + quotes.len());
+        }
+        let c = rest.chars().next()?;
+        at += c.len_utf8();
+        if c == '\\' && !is_raw {
+            at += text.get(at..)?.chars().next()?.len_utf8();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Piece::*, *};
+
+    #[test]
+    fn the_bounds_are_those_of_the_language() {
+        for (text, expected) in [
+            ("", vec![]),
+            ("plain $ {}", vec![Literal("plain $ {}")]),
+            ("${a}", vec![Expression("${a}")]),
+            ("x${a}${b}/y", vec![Literal("x"), Expression("${a}"), Expression("${b}"), Literal("/y")]),
+            ("${ {'a': {'b': 1}}.a.b }!", vec![Expression("${ {'a': {'b': 1}}.a.b }"), Literal("!")]),
+            (r#"${'}' + "}\"}"}z"#, vec![Expression(r#"${'}' + "}\"}"}"#), Literal("z")]),
+            (r"${r'\'}z", vec![Expression(r"${r'\'}"), Literal("z")]),
+            ("${'''it's }'''}z", vec![Expression("${'''it's }'''}"), Literal("z")]),
+            ("${''}z", vec![Expression("${''}"), Literal("z")]),
+            ("${'ü}'}ü", vec![Expression("${'ü}'}"), Literal("ü")]),
+        ] {
+            assert_eq!(split(text).as_deref(), Some(&*expected), "{text}");
+        }
+        for open in ["${", "${a", "${'}", "a${b}${{}", "${'\\"] {
+            assert_eq!(split(open), None, "{open}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! An endpoint: what outlives the versions of a flow at one route. It holds the in-flight limit and the queue between
+//! requests and flow; the settings of the version that is attached to it are swapped under it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gristmill_core::{Delivery, source::EndpointContext};
+use tokio::sync::mpsc;
+
+use super::{signature::Signature, spec::Route};
+
+/// An endpoint. Requests hold it while they are served.
+pub(crate) struct Endpoint {
+    settings: ArcSwap<Settings>,
+    /// Where accepted deliveries go; `None` once the endpoint is closed. The receiver hears the end when every request that
+    /// was let in has handed its delivery over or has given up, for each holds a sender of its own. The queue needs no
+    /// limit of its own: it holds no more than what is in flight.
+    queue: Mutex<Option<mpsc::UnboundedSender<Delivery>>>,
+    in_flight: AtomicUsize,
+    paused: AtomicBool,
+}
+
+/// What a version sets.
+pub(crate) struct Settings {
+    pub(crate) route: Arc<Route>,
+    pub(crate) read_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+    pub(crate) signature: Option<Signature>,
+    pub(crate) context: EndpointContext,
+}
+
+/// Whether a request may come in.
+pub(crate) enum Admission {
+    /// It may: hand the delivery in at the entrance, keep the place until it has settled.
+    Open(Entrance, Place),
+    /// The flow cannot take messages for now.
+    Paused,
+    /// As many deliveries are unsettled as may be.
+    Full,
+    /// The endpoint is no more: look the route up again.
+    Closed,
+}
+
+/// The right to hand in one delivery.
+pub(crate) struct Entrance(mpsc::UnboundedSender<Delivery>);
+
+/// One of the places for deliveries in flight. Dropping it frees it.
+pub(crate) struct Place(Arc<Endpoint>);
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// A new endpoint, and where its deliveries come out.
+    pub(crate) fn new(settings: Settings) -> (Arc<Self>, mpsc::UnboundedReceiver<Delivery>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let endpoint = Self {
+            settings: ArcSwap::from_pointee(settings),
+            queue: Mutex::new(Some(sender)),
+            in_flight: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
+        };
+        (Arc::new(endpoint), receiver)
+    }
+
+    /// The settings of the version that is attached now. A request reads them once.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Attaches another version. It starts out unpaused, as a new endpoint does.
+    pub(crate) fn attach(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.set_paused(false);
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+    }
+
+    /// Lets no further request in. Those that are in are served.
+    pub(crate) fn close(&self) {
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Lets a request in, if it may.
+    pub(crate) fn admit(self: &Arc<Self>, limit: usize) -> Admission {
+        let Some(queue) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return Admission::Closed;
+        };
+        if self.paused.load(Ordering::Acquire) {
+            return Admission::Paused;
+        }
+        let taken = self
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
+        match taken {
+            Ok(_) => Admission::Open(Entrance(queue), Place(Arc::clone(self))),
+            Err(_) => Admission::Full,
+        }
+    }
+}
+
+// === impl Entrance ===
+
+impl Entrance {
+    /// Hands the delivery to the flow. When the flow is gone the delivery is dropped, and so released.
+    pub(crate) fn hand_in(self, delivery: Delivery) {
+        drop(self.0.send(delivery));
+    }
+}
+
+// === impl Place ===
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}

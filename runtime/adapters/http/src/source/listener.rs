@@ -1,0 +1,265 @@
+//! Listeners: one per address, shared by every flow that names it, open from the first route to the last.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gristmill_core::source::SourceError;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection,
+    table::{Registration, Table},
+};
+
+/// How many connections the system keeps for us that we have not accepted yet.
+const BACKLOG: u32 = 1_024;
+
+/// How long to wait before accepting again when the system has no more file descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Every listener of the process.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    known: Mutex<HashMap<SocketAddr, Known>>,
+}
+
+struct Known {
+    listener: Weak<Listener>,
+    /// The address can be bound again.
+    closed: CancellationToken,
+}
+
+/// An address that is listened on. Every source on it and every prepared one holds it; with the last of them the socket is
+/// closed, and its connections end when they have answered what they were asked.
+pub(crate) struct Listener {
+    shared: Arc<Shared>,
+    /// The first route has come: connections are accepted from now on. Until then the system keeps them waiting.
+    opened: CancellationToken,
+    stop: CancellationToken,
+}
+
+/// What a listener shares with its connections.
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    address: SocketAddr,
+    registrations: Mutex<Vec<(u64, Registration)>>,
+    next_id: AtomicU64,
+    connections: AtomicUsize,
+    /// A connection has ended, or more are allowed now.
+    room: Notify,
+}
+
+/// A route's place in the table of its listener. Dropping it takes the route out.
+pub(crate) struct RouteGuard {
+    listener: Arc<Listener>,
+    id: u64,
+}
+
+/// One of the places for connections. Dropping it frees it.
+pub(crate) struct ConnectionGuard(Arc<Shared>);
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// The listener of this address, bound if it is not yet.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub(crate) async fn attach(&self, address: SocketAddr) -> Result<Arc<Listener>, SourceError> {
+        loop {
+            let closing = {
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.retain(|_, listener| !listener.closed.is_cancelled());
+                match known.get(&address) {
+                    Some(there) => match there.listener.upgrade() {
+                        Some(listener) => return Ok(listener),
+                        // Its last route went a moment ago.
+                        None => there.closed.clone(),
+                    },
+                    None => {
+                        let socket = bind(address).map_err(|error| bind_error(address, &error))?;
+                        let closed = CancellationToken::new();
+                        let listener = Listener::open(address, socket, closed.clone());
+                        known.insert(address, Known { listener: Arc::downgrade(&listener), closed });
+                        return Ok(listener);
+                    }
+                }
+            };
+            closing.cancelled().await;
+        }
+    }
+
+    /// The address that is really listened on for a configured one, if any: they differ when the port is 0.
+    pub(crate) fn bound(&self, configured: SocketAddr) -> Option<SocketAddr> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&configured)?.listener.upgrade().map(|listener| listener.shared.address)
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // So that a restart need not wait for the old connections' last packets. On Windows it would let two processes share
+    // the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind_error(address: SocketAddr, error: &io::Error) -> SourceError {
+    let mend = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens on it: stop that one (`ss -ltnp` names it) or change `listen`"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: change `listen`",
+        io::ErrorKind::PermissionDenied => {
+            "this user may not: take a port of 1024 or above, or grant CAP_NET_BIND_SERVICE"
+        }
+        _ => "change `listen` or what is in the way",
+    };
+    SourceError::new(format!("cannot listen on {address}: {error}; {mend}"))
+}
+
+// === impl Listener ===
+
+impl Listener {
+    fn open(configured: SocketAddr, socket: TcpListener, closed: CancellationToken) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            table: ArcSwap::from_pointee(Table::default()),
+            address: socket.local_addr().unwrap_or(configured),
+            registrations: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            room: Notify::new(),
+        });
+        let (opened, stop) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(accept(socket, Arc::clone(&shared), opened.clone(), stop.clone(), closed));
+        Arc::new(Self { shared, opened, stop })
+    }
+
+    /// Puts a route into the table: from now on requests reach its endpoint.
+    pub(crate) fn insert(self: &Arc<Self>, registration: Registration) -> RouteGuard {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        self.shared.change(|registrations| registrations.push((id, registration)));
+        if !self.opened.is_cancelled() {
+            tracing::info!(address = %self.shared.address, "listening for HTTP");
+            self.opened.cancel();
+        }
+        RouteGuard { listener: Arc::clone(self), id }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+// === impl RouteGuard ===
+
+impl RouteGuard {
+    /// Puts another route in the place of this one, in one step.
+    pub(crate) fn replace(&self, registration: Registration) {
+        self.listener.shared.change(|registrations| {
+            if let Some((_, old)) = registrations.iter_mut().find(|(id, _)| *id == self.id) {
+                *old = registration;
+            }
+        });
+    }
+
+    /// Whether the route hangs on this listener.
+    pub(crate) fn is_on(&self, listener: &Arc<Listener>) -> bool {
+        Arc::ptr_eq(&self.listener, listener)
+    }
+}
+
+impl Drop for RouteGuard {
+    fn drop(&mut self) {
+        self.listener.shared.change(|registrations| registrations.retain(|(id, _)| *id != self.id));
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn change(&self, change: impl FnOnce(&mut Vec<(u64, Registration)>)) {
+        let mut registrations = self.registrations.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut registrations);
+        self.table.store(Arc::new(Table::new(registrations.iter().map(|(_, registration)| registration))));
+        self.room.notify_one();
+    }
+
+    /// Waits for a place for one more connection. Only the accepting task asks, so the place cannot be lost to another.
+    async fn room(self: &Arc<Self>) -> ConnectionGuard {
+        while self.connections.load(Ordering::Acquire) >= self.table.load().limits.max_connections {
+            self.room.notified().await;
+        }
+        self.connections.fetch_add(1, Ordering::AcqRel);
+        ConnectionGuard(Arc::clone(self))
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        self.0.room.notify_one();
+    }
+}
+
+/// Accepts connections until it is told to stop; then closes the socket and tells that it is closed, in this order, also
+/// when it panics.
+async fn accept(
+    socket: TcpListener,
+    shared: Arc<Shared>,
+    opened: CancellationToken,
+    stop: CancellationToken,
+    closed: CancellationToken,
+) {
+    let _closed = closed.drop_guard();
+    let socket = socket;
+    let accepting = async {
+        opened.cancelled().await;
+        loop {
+            let guard = shared.room().await;
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    tokio::spawn(connection::serve(stream, peer, Arc::clone(&shared), stop.clone(), guard));
+                }
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    drop(guard);
+                    tracing::warn!(address = %shared.address, %error, "cannot accept connections for now");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accepting => {}
+    }
+}
+
+/// Whether accepting failed because of that one connection, and the next may succeed at once.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

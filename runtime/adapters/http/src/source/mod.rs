@@ -1,0 +1,176 @@
+//! The source: requests come in, deliveries go to the flow, the settlement is the answer.
+//!
+//! A request finds its endpoint by the table of its listener. Listener, endpoint and place in the table outlive the
+//! versions of a flow: a reload swaps the settings under them, so that no request is refused.
+
+mod answer;
+mod connection;
+mod endpoint;
+mod listener;
+mod path;
+mod problem;
+mod request;
+mod signature;
+mod spec;
+mod table;
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    Delivery,
+    adapter::Checker,
+    config::Node,
+    source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
+};
+use tokio::sync::mpsc;
+
+use self::{
+    endpoint::{Endpoint, Settings},
+    listener::{Listener, RouteGuard},
+    spec::CheckedSource,
+    table::{HeaderLimits, Registration},
+};
+
+pub(crate) use self::listener::Listeners;
+
+/// Checked configuration of a source, with the listeners that it can use.
+pub(crate) struct HttpSourceSpec {
+    checked: CheckedSource,
+    listeners: Arc<Listeners>,
+}
+
+/// A source that has its listener, and not yet its route.
+struct PreparedHttpSource {
+    listener: Arc<Listener>,
+    settings: Settings,
+}
+
+/// A running source.
+struct HttpSource {
+    /// `None` once it is closed.
+    route: Option<RouteGuard>,
+    endpoint: Arc<Endpoint>,
+    queue: mpsc::UnboundedReceiver<Delivery>,
+}
+
+/// Checks the configuration of a source. `None` when there are mistakes.
+pub(crate) fn check(
+    node: &Node,
+    checker: &mut Checker<'_>,
+    listeners: &Arc<Listeners>,
+) -> Option<HttpSourceSpec> {
+    let checked = spec::check(node, checker)?;
+    Some(HttpSourceSpec { checked, listeners: Arc::clone(listeners) })
+}
+
+// === impl HttpSourceSpec ===
+
+#[async_trait]
+impl SourceSpec for HttpSourceSpec {
+    fn identity(&self) -> String {
+        self.checked.route.place()
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        self.checked.route.claims().map(Claim).collect()
+    }
+
+    fn order(&self) -> Order {
+        Order::None
+    }
+
+    fn keeps_rejected(&self) -> bool {
+        true
+    }
+
+    fn replies(&self) -> bool {
+        true
+    }
+
+    async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
+        let listener = self.listeners.attach(self.checked.route.listen).await?;
+        let CheckedSource { route, read_timeout_ms, answer_timeout_ms, signature } = self.checked.clone();
+        let settings = Settings {
+            route,
+            read_timeout: Duration::from_millis(read_timeout_ms),
+            answer_timeout: Duration::from_millis(answer_timeout_ms),
+            signature,
+            context,
+        };
+        Ok(Box::new(PreparedHttpSource { listener, settings }))
+    }
+}
+
+impl std::fmt::Debug for HttpSourceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HttpSourceSpec").field(&self.checked).finish()
+    }
+}
+
+// === impl PreparedHttpSource ===
+
+#[async_trait]
+impl PreparedSource for PreparedHttpSource {
+    async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
+        let Self { listener, settings } = *self;
+        let route = Arc::clone(&settings.route);
+        let headers = HeaderLimits::of(&settings);
+        let (endpoint, queue) = Endpoint::new(settings);
+        let registration = Registration { route, headers, endpoint: Arc::clone(&endpoint) };
+        let route = Some(listener.insert(registration));
+        Ok(Box::new(HttpSource { route, endpoint, queue }))
+    }
+
+    async fn take_over(self: Box<Self>, old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
+        let here: &dyn Any = &*old;
+        let Some(source) = here.downcast_ref::<HttpSource>() else {
+            let error = SourceError::new("an HTTP source can only take over from an HTTP source");
+            return Err(TakeOverError { old, error });
+        };
+        let Some(guard) = source.route.as_ref().filter(|guard| guard.is_on(&self.listener)) else {
+            let error = SourceError::new("the source to take over from is closed or listens elsewhere");
+            return Err(TakeOverError { old, error });
+        };
+        let Self { settings, .. } = *self;
+        let route = Arc::clone(&settings.route);
+        let headers = HeaderLimits::of(&settings);
+        // Settings first: they answer by themselves for every method that the table can send them.
+        source.endpoint.attach(settings);
+        guard.replace(Registration { route, headers, endpoint: Arc::clone(&source.endpoint) });
+        Ok(old)
+    }
+}
+
+impl HeaderLimits {
+    fn of(settings: &Settings) -> Self {
+        let limits = &settings.context.limits;
+        Self { count: limits.headers, bytes: limits.header_bytes }
+    }
+}
+
+// === impl HttpSource ===
+
+#[async_trait]
+impl Source for HttpSource {
+    async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
+        Ok(self.queue.recv().await)
+    }
+
+    fn pause(&mut self, reason: Option<&str>) {
+        self.endpoint.set_paused(reason.is_some());
+    }
+
+    async fn close(&mut self) {
+        // First out of the table, so that a request that finds the endpoint closed finds another one, or none.
+        self.route = None;
+        self.endpoint.close();
+    }
+}
+
+impl Drop for HttpSource {
+    fn drop(&mut self) {
+        self.route = None;
+        self.endpoint.close();
+    }
+}

@@ -1,0 +1,148 @@
+//! From the configuration of a source to a checked one.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use gristmill_core::{
+    adapter::Checker,
+    config::{Node, parse},
+};
+use http::HeaderName;
+
+use super::{path::PathPattern, signature::Signature};
+use crate::{
+    config::{ListenerLimits, Method, SignatureConfig, SourceConfig},
+    fields,
+};
+
+/// What a route is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) listen: SocketAddr,
+    pub(crate) host: Option<Box<str>>,
+    pub(crate) path: PathPattern,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) listener: ListenerLimits,
+}
+
+/// A source whose configuration is good.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedSource {
+    pub(crate) route: Arc<Route>,
+    pub(crate) read_timeout_ms: u64,
+    pub(crate) answer_timeout_ms: u64,
+    pub(crate) signature: Option<Signature>,
+}
+
+/// Checks the configuration of a source. `None` when there are mistakes.
+pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSource> {
+    let config: SourceConfig = parse(node, checker.mistakes)?;
+    let at = |key: &str| node.get(key).unwrap_or(node);
+    let listen = check_listen(&config.listen, at("listen"), checker);
+    let host = match &config.host {
+        Some(host) => check_host(host, at("host"), checker).map(Some),
+        None => Some(None),
+    };
+    let path = PathPattern::parse(&config.path)
+        .map_err(|wrong| checker.mistake("invalid_path", at("path"), wrong.text, wrong.mend))
+        .ok();
+    let mut methods = config.methods.clone();
+    methods.sort_unstable();
+    methods.dedup();
+    let signature = match &config.signature {
+        Some(signature) => check_signature(signature, at("signature"), checker).map(Some),
+        None => Some(None),
+    };
+    let route = Route { listen: listen?, host: host?, path: path?, methods, listener: config.listener };
+    Some(CheckedSource {
+        route: Arc::new(route),
+        read_timeout_ms: config.read_timeout_ms,
+        answer_timeout_ms: config.answer_timeout_ms,
+        signature: signature?,
+    })
+}
+
+fn check_listen(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        checker.mistake(
+            "invalid_address",
+            node,
+            "this is not an address to listen on",
+            "write an IP address and a port: `127.0.0.1:8080` for this machine alone, `0.0.0.0:8080` for all",
+        );
+    }
+    address
+}
+
+fn check_host(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<Box<str>> {
+    let host = normal_host(text);
+    let is_name = !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    let is_address = text.starts_with('[') && text.ends_with(']');
+    if !is_name && !is_address {
+        checker.mistake(
+            "invalid_host",
+            node,
+            "this is not a host name",
+            "write the name alone, without scheme and port: `hooks.example.com`",
+        );
+        return None;
+    }
+    Some(host.into())
+}
+
+/// A host name as it is compared: lower-case, without the dot of the root.
+pub(crate) fn normal_host(host: &str) -> String {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.to_ascii_lowercase()
+}
+
+fn check_signature(config: &SignatureConfig, node: &Node, checker: &mut Checker<'_>) -> Option<Signature> {
+    let at = |key: &str| node.get(key).unwrap_or(node);
+    let before = checker.mistakes.len();
+    let header = HeaderName::from_bytes(config.header.as_bytes()).ok();
+    if header.is_none() || fields::problem_of_name(&config.header).is_some() {
+        checker.mistake(
+            "invalid_header",
+            at("header"),
+            "this is not the name of a header that can hold a signature",
+            "write the name that the sender documents: `x-hub-signature-256`",
+        );
+    }
+    if config.secret.expose().is_empty() {
+        checker.mistake(
+            "empty_secret",
+            at("secret"),
+            "the secret is empty: anyone could sign with it",
+            "set the environment variable or the file that it comes from",
+        );
+    }
+    if checker.mistakes.len() > before {
+        return None;
+    }
+    Some(Signature {
+        header: header?,
+        prefix: config.prefix.clone(),
+        algorithm: config.algorithm,
+        encoding: config.encoding,
+        secret: config.secret.clone(),
+    })
+}
+
+// === impl Route ===
+
+impl Route {
+    /// Where the route hangs, without its methods and the names of its parameters.
+    pub(crate) fn place(&self) -> String {
+        format!("http {} {}{}", self.listen, self.host.as_deref().unwrap_or("*"), self.path.shape())
+    }
+
+    /// What no other flow may have as well: the place, per method.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = String> {
+        let host = self.host.as_deref().unwrap_or("*");
+        self.methods
+            .iter()
+            .map(move |method| format!("http {} {} {host}{}", self.listen, method.name(), self.path.shape()))
+    }
+}

@@ -1,0 +1,161 @@
+//! What is said about a configuration before anything runs.
+
+use serde_json::{Value as Json, json};
+
+use gristmill_core::{adapter::Adapter as _, config::Mistake};
+
+use crate::support::{Bench, source};
+
+fn said(mistakes: Vec<Mistake>) -> Vec<String> {
+    mistakes
+        .iter()
+        .map(|m| format!("{}: {} -> {}", m.code, m.text, m.mend.as_deref().unwrap_or("-")))
+        .collect()
+}
+
+fn source_mistakes(config: Json) -> Vec<String> {
+    said(Bench::new().check_source(&config).err().unwrap_or_default())
+}
+
+fn sink_mistakes(config: Json) -> Vec<String> {
+    said(Bench::new().check_sink(&config).err().unwrap_or_default())
+}
+
+#[test]
+fn every_mistake_of_a_source_is_found_at_once() {
+    let found = source_mistakes(json!({
+        "listen": "localhost:8080", "path": "orders", "host": "http://x",
+        "signature": {"header": "a b", "algorithm": "hmac_sha256", "secret": ""},
+    }));
+    let mut codes: Vec<&str> = found.iter().map(|text| text.split(':').next().unwrap()).collect();
+    codes.sort_unstable();
+    assert_eq!(
+        codes,
+        ["empty_secret", "invalid_address", "invalid_header", "invalid_host", "invalid_path"],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn keys_and_words_are_named_with_the_nearest_known_one() {
+    for (config, expected) in [
+        (
+            json!({"listen": "127.0.0.1:1", "path": "/", "method": ["POST"]}),
+            "unknown_key: unknown key `method` -> did you mean `methods`?",
+        ),
+        (
+            json!({"listen": "127.0.0.1:1", "path": "/", "methods": ["POTS"]}),
+            "unknown_word: `POTS` is not known here -> did you mean `POST`?",
+        ),
+        (json!({"path": "/"}), "missing_key: `listen` is missing -> add `listen:`"),
+        (
+            json!({"listen": "127.0.0.1:1", "path": "/", "listener": {"max_conections": 1}}),
+            "unknown_key: unknown key `max_conections` -> did you mean `max_connections`?",
+        ),
+    ] {
+        let found = source_mistakes(config);
+        assert_eq!(found, [expected]);
+    }
+    assert!(source_mistakes(json!({"listen": "127.0.0.1:1", "path": "/", "methods": []})).len() == 1);
+    assert!(source_mistakes(json!({"listen": "127.0.0.1:1", "path": "/", "read_timeout_ms": 0})).len() == 1);
+}
+
+#[test]
+fn mistakes_of_a_sink() {
+    for (config, part) in [
+        (json!({}), "`url` is missing"),
+        (json!({"url": "http://a/", "methd": "PUT"}), "did you mean `method`?"),
+        (json!({"url": "http://a/", "method": "OPTIONS"}), "hands nothing over"),
+        (json!({"url": "http://a/", "headers": {"content-length": "3"}}), "is set by HTTP itself"),
+        (json!({"url": "http://a/", "headers": {"x y": "3"}}), "is not a header name"),
+        (json!({"url": "http://a/", "headers": {"x": "a\nb"}}), "control character"),
+        (json!({"url": "http://a/", "headers": {"x": "a", "X": "b"}}), "in other capitals"),
+        (json!({"url": "http://a/", "forward_headers": ["host"]}), "is set by HTTP itself"),
+        (json!({"url": "http://a/", "answer_headers": ["transfer-encoding"]}), "is set by HTTP itself"),
+        (json!({"url": "http://a/", "success": ["299-200"]}), "ends before it begins"),
+        (json!({"url": "http://a/", "success": ["2xx"]}), "success"),
+        (json!({"url": "http://a/", "success": [99]}), "success"),
+        (json!({"url": "http://a/", "success": []}), "success"),
+        (json!({"url": "a"}), "does not begin with"),
+        (json!({"url": "http://a/", "timeout_ms": 0}), "timeout_ms"),
+    ] {
+        let found = sink_mistakes(config.clone());
+        assert_eq!(found.len(), 1, "{config}: {found:#?}");
+        if !part.ends_with("success") && !part.ends_with("timeout_ms") {
+            assert!(found[0].contains(part), "{config}: {found:#?}");
+        }
+    }
+}
+
+#[test]
+fn what_matches_the_same_requests_has_the_same_claims() {
+    let bench = Bench::new();
+    let claims = |config: Json| bench.check_source(&config).unwrap().claims();
+    let one =
+        claims(json!({"listen": "127.0.0.1:1", "path": "/orders/{id}", "methods": ["POST", "GET", "POST"]}));
+    assert_eq!(one.len(), 2);
+    let same =
+        claims(json!({"listen": "127.0.0.1:1", "path": "/orders/{number}", "methods": ["GET", "POST"]}));
+    assert_eq!(one, same);
+    for other in [
+        json!({"listen": "127.0.0.1:2", "path": "/orders/{id}"}),
+        json!({"listen": "127.0.0.1:1", "path": "/orders/{id}/"}),
+        json!({"listen": "127.0.0.1:1", "path": "/orders/{id}", "host": "a.test"}),
+        json!({"listen": "127.0.0.1:1", "path": "/orders/new"}),
+        json!({"listen": "127.0.0.1:1", "path": "/orders/{*id}"}),
+        json!({"listen": "127.0.0.1:1", "path": "/orders/{id}", "methods": ["PUT"]}),
+    ] {
+        assert!(claims(other.clone()).iter().all(|claim| !one.contains(claim)), "{other}");
+    }
+    assert_eq!(
+        claims(json!({"listen": "127.0.0.1:1", "path": "/", "host": "A.test."})),
+        claims(json!({"listen": "127.0.0.1:1", "path": "/", "host": "a.TEST"}))
+    );
+}
+
+#[test]
+fn the_endpoint_stays_the_same_when_only_settings_change() {
+    let bench = Bench::new();
+    let identity = |more: Json| bench.check_source(&source("/a/{x}", more)).unwrap().identity();
+    let one = identity(json!({}));
+    assert_eq!(
+        one,
+        identity(json!({"methods": ["PUT"], "read_timeout_ms": 5, "listener": {"keep_alive_ms": 1}}))
+    );
+    assert_ne!(one, identity(json!({"host": "a.test"})));
+    assert_ne!(one, bench.check_source(&source("/b", json!({}))).unwrap().identity());
+}
+
+#[test]
+fn every_key_is_explained_in_the_schema() {
+    fn unexplained(schema: &Json, path: &str, found: &mut Vec<String>) {
+        if let Some(properties) = schema.get("properties").and_then(Json::as_object) {
+            for (key, property) in properties {
+                if property.get("description").is_none() {
+                    found.push(format!("{path}/{key}"));
+                }
+            }
+        }
+        match schema {
+            Json::Object(map) => {
+                map.iter().for_each(|(key, value)| unexplained(value, &format!("{path}/{key}"), found));
+            }
+            Json::Array(items) => items.iter().for_each(|item| unexplained(item, path, found)),
+            _ => {}
+        }
+    }
+    let adapter = Bench::new().adapter;
+    for schema in [adapter.source_schema().unwrap(), adapter.sink_schema().unwrap()] {
+        let mut found = Vec::new();
+        unexplained(&schema, "", &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let bench = Bench::new();
+    let signature = json!({"header": "x-signature", "algorithm": "hmac_sha1", "secret": "hunter2"});
+    let spec = bench.check_source(&source("/", json!({"signature": signature}))).unwrap();
+    assert!(!format!("{spec:?}").contains("hunter2"));
+}

@@ -1,0 +1,27 @@
+//! The HTTP adapter over real sockets of this machine.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `support` | a flow in a few lines, clients, servers with a script |
+//! | `config` | what is said about a configuration before anything runs |
+//! | `request` | from request to message: routes, headers, parameters, what is malformed |
+//! | `answer` | from settlement to answer, late and lost answers |
+//! | `limits` | every limit of the source, reached |
+//! | `reload` | versions and routes that change under load |
+//! | `sink` | `send` and `call` against servers that behave and servers that do not |
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod answer;
+mod config;
+mod limits;
+mod reload;
+mod request;
+mod sink;
+mod support;
