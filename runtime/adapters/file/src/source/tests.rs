@@ -606,7 +606,8 @@ async fn what_is_no_plain_file_is_left_where_it_is() {
     .unwrap();
     bench.write(".hidden", "hidden");
     let mut source = bench.start(at_once()).await;
-    assert_eq!(bodies(&take(&mut source, 1).await), ["real"]);
+    let deliveries = take(&mut source, 1).await;
+    assert_eq!(bodies(&deliveries), ["real"]);
     assert!(is_idle(&mut source).await);
     for name in ["a-link", "b-folder", "c-fifo", ".hidden"] {
         assert!(fs::symlink_metadata(bench.path(name)).is_ok(), "{name}");
