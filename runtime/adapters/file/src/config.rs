@@ -1,0 +1,253 @@
+//! The file adapter's part of a flow file, as written. One type gives the parser, the JSON Schema and the reference; what a
+//! type cannot say (a glob that parses, folders that differ) is checked in `source::spec` and `sink::spec`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// What stands under `source: file:`. Takes the files of one folder, each once, whole or line by line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// The folder to take files from. Relative to the runtime's base folder. It must exist and be writable: a file is
+    /// claimed by moving it into `.gristmill` inside. Its subfolders are not read.
+    pub directory: PathBuf,
+    /// Which file names are taken: `*` any characters, `?` one, `[a-z]` one of these, `{xml,json}` either.
+    #[serde(default = "default_pattern")]
+    pub pattern: String,
+    /// In which order files that are ready together are taken.
+    #[serde(default)]
+    pub order: FileOrder,
+    /// A file is taken once its size and time of change have rested for this long, in milliseconds. 0 takes a file as soon
+    /// as it is seen: only for files that are moved in whole (by rename).
+    #[serde(default = "default_settle_ms")]
+    #[schemars(range(min = 0, max = 86_400_000))]
+    pub settle_ms: u64,
+    /// The folder is listed at least this often, in milliseconds, also when the system tells of no change (network file
+    /// systems).
+    #[serde(default = "default_poll_ms")]
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub poll_ms: u64,
+    /// Whether a file is one message, or each of its lines is.
+    #[serde(default)]
+    pub read: Read,
+    /// The content type of the messages. Without it, it is guessed from the extension of the file's name.
+    #[serde(default)]
+    pub content_type: Option<String>,
+    /// What becomes of a file that is done. Without it, it is moved to `done` inside the folder.
+    #[serde(default)]
+    pub done: Option<Done>,
+    /// Where what was rejected is kept. Without it, in `failed` inside the folder.
+    #[serde(default)]
+    pub failed: Option<MoveTo>,
+}
+
+/// In which order files that are ready together are taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileOrder {
+    /// By name, byte by byte.
+    #[default]
+    Name,
+    /// By time of change, the oldest first; then by name.
+    Modified,
+}
+
+/// How a file becomes messages.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Read {
+    /// A file is one message. A file larger than the flow's `body_bytes` is rejected.
+    Whole(Whole),
+    /// Each line of a file is a message.
+    Lines(Lines),
+}
+
+/// A file is one message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Whole {}
+
+/// Each line of a file is a message. A line ends with LF or CRLF, which is not part of the message, or with the end of the
+/// file. A byte order mark (UTF-8) at the start of the file is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lines {
+    /// The longest line, in bytes. A longer one is rejected. The flow's `body_bytes` bounds it as well.
+    #[schemars(range(min = 1, max = 1_073_741_824))]
+    pub max_line_bytes: usize,
+    /// What becomes of empty lines.
+    pub empty_lines: EmptyLines,
+}
+
+/// What becomes of empty lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmptyLines {
+    /// They are no messages.
+    #[default]
+    Skip,
+    /// They are messages with an empty body.
+    Keep,
+}
+
+/// What becomes of a file that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// It is moved to a folder.
+    Move(MoveTo),
+    /// It is deleted.
+    Delete(Delete),
+}
+
+/// A folder to move files to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveTo {
+    /// The folder, on the same file system as the source's. Relative to the runtime's base folder. Made when it is missing.
+    pub directory: PathBuf,
+}
+
+/// The file is deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Delete {}
+
+/// What stands under `send: file:` and `dead_letter: file:`. Writes one file a message, or one line a message.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SinkConfig {
+    /// The folder to write to. Relative to the runtime's base folder.
+    pub directory: PathBuf,
+    /// The name of the file inside the folder; may hold expressions (`${…}`). A name can never lead out of the folder.
+    /// Without it, one file a message is named after the message's id; `append` needs one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// One file a message, or one line a message.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether `name` may hold `/`, to write into subfolders, which are made when they are missing.
+    #[serde(default)]
+    pub subdirectories: bool,
+    /// Whether `directory` is made when it is missing. Say `false` where a missing folder means that a disk is not mounted.
+    #[serde(default = "default_true")]
+    pub create_directory: bool,
+}
+
+/// How messages become files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Each message is a file of its own, which is there whole or not at all.
+    OneFile(OneFile),
+    /// Each message is a line at the end of a file.
+    Append(Append),
+}
+
+/// Each message is a file of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OneFile {
+    /// What to do when a file of that name is there. Without it: `fail` in a `send`, `number` in a `dead_letter`.
+    #[serde(default)]
+    pub if_exists: Option<IfExists>,
+}
+
+/// What to do when a file of that name is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IfExists {
+    /// The message is rejected, unless the file holds just the same bytes: then it was written by an earlier attempt.
+    Fail,
+    /// The file is replaced, in one step.
+    Replace,
+    /// The message counts as sent; nothing is written.
+    Skip,
+    /// The name gets a number: `order.json`, `order-1.json`, `order-2.json`.
+    Number,
+}
+
+/// Each message is a line at the end of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Append {
+    /// What to do with a body that holds line breaks. One line break at its end is always left out.
+    #[serde(default)]
+    pub newline: Newline,
+    /// When to begin a new file. Without it, never.
+    #[serde(default)]
+    pub rotate: Option<Rotate>,
+}
+
+/// What to do with a body that holds line breaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Newline {
+    /// The message is rejected.
+    #[default]
+    Reject,
+    /// Each run of line breaks becomes one space: changes nothing in JSON, where line breaks only stand between tokens.
+    Space,
+    /// LF is written `\n`, CR `\r` and a backslash `\\`: can be turned back.
+    Escape,
+}
+
+/// When to begin a new file. The old one is renamed: `orders.jsonl` becomes `orders-20260131T120000.000Z.jsonl`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
+    /// Before a line that would make the file larger than this, in bytes.
+    #[serde(default)]
+    #[schemars(range(min = 1_024))]
+    pub max_bytes: Option<u64>,
+    /// Before a line that comes this long after the file was begun, in milliseconds.
+    #[serde(default)]
+    #[schemars(range(min = 1_000))]
+    pub max_age_ms: Option<u64>,
+    /// How many renamed files are kept; the oldest is deleted. Without it, all.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub keep: Option<usize>,
+}
+
+// === impl Read ===
+
+impl Default for Read {
+    fn default() -> Self {
+        Self::Whole(Whole {})
+    }
+}
+
+// === impl Lines ===
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { max_line_bytes: 1024 * 1024, empty_lines: EmptyLines::Skip }
+    }
+}
+
+// === impl Mode ===
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self::OneFile(OneFile::default())
+    }
+}
+
+fn default_pattern() -> String {
+    "*".to_owned()
+}
+
+fn default_settle_ms() -> u64 {
+    1_000
+}
+
+fn default_poll_ms() -> u64 {
+    1_000
+}
+
+fn default_true() -> bool {
+    true
+}

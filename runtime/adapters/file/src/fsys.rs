@@ -1,0 +1,213 @@
+//! The few file system operations that both source and sink need, each with the one property it is here for: a rename that
+//! never replaces, an open that never follows a link, a write that is whole or not at all.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::OpenOptionsExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags},
+    io::Errno,
+};
+
+/// Names that begin so belong to the adapter: the work folder and temporary files.
+pub(crate) const RESERVED_PREFIX: &str = ".gristmill";
+
+/// The longest file name of the common file systems (`NAME_MAX`), in bytes.
+pub(crate) const MAX_NAME_BYTES: usize = 255;
+
+/// How many numbers are tried for a name that is taken.
+pub(crate) const MAX_NUMBER: u32 = 9_999;
+
+/// Renames, and fails with `AlreadyExists` rather than replace.
+///
+/// Of several processes that rename the same file to different places exactly one succeeds; the others get `NotFound`.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that does not know the flag (some network ones) answers so.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => rename_new_by_link(from, to),
+        result => Ok(result?),
+    }
+}
+
+/// The same for file systems without `RENAME_NOREPLACE`: the link fails when the name is taken, and of several processes
+/// only one removes the old name.
+fn rename_new_by_link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to)?;
+    fs::remove_file(from).inspect_err(|_| {
+        // The other name is this file's as well, and another process's to keep.
+        let _ = fs::remove_file(to);
+    })
+}
+
+/// Opens for reading; a link, also one that was put there this moment, fails with `ELOOP`, and a FIFO does not block.
+pub(crate) fn open_no_follow(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
+}
+
+/// Opens for appending, makes the file when it is missing, never follows a link.
+pub(crate) fn append_no_follow(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    OpenOptions::new().append(true).create(true).custom_flags(flags.cast_signed()).open(path)
+}
+
+/// Replaces the content of a file in one step. Not synced: what is written so can be rebuilt.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let mut file = File::create(&temporary)?;
+    file.write_all(content).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+/// `order.json` with number 2 is `order-2.json`; number 0 is the name itself. Cut where the result would be too long.
+pub(crate) fn numbered(name: &OsStr, number: u32) -> OsString {
+    if number == 0 {
+        return name.to_owned();
+    }
+    let bytes = name.as_bytes();
+    // A dot at the start makes a hidden file, not an extension.
+    let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0).unwrap_or(bytes.len());
+    let (stem, extension) = bytes.split_at(dot);
+    let suffix = format!("-{number}");
+    let room = MAX_NAME_BYTES.saturating_sub(suffix.len() + extension.len());
+    let mut result = cut(stem, room).to_vec();
+    result.extend_from_slice(suffix.as_bytes());
+    result.extend_from_slice(extension);
+    OsString::from_vec(result)
+}
+
+/// `name` and `suffix`, the name cut where the result would be too long.
+pub(crate) fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let mut result = cut(name.as_bytes(), MAX_NAME_BYTES.saturating_sub(suffix.len())).to_vec();
+    result.extend_from_slice(suffix.as_bytes());
+    OsString::from_vec(result)
+}
+
+/// At most `room` bytes, without cutting a UTF-8 character in two.
+fn cut(bytes: &[u8], room: usize) -> &[u8] {
+    let mut end = room.min(bytes.len());
+    if end < bytes.len() {
+        while end > 0 && bytes.get(end).is_some_and(|b| b & 0xC0 == 0x80) {
+            end -= 1;
+        }
+    }
+    bytes.get(..end).unwrap_or_default()
+}
+
+/// A file name as text. A name that is not UTF-8, or holds control characters, is shown with those bytes, and every `%`,
+/// percent-encoded, so that two names never give the same text and no name breaks a log or a header.
+pub(crate) fn name_text(name: &OsStr) -> String {
+    match name.to_str() {
+        Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => {
+            let mut text = String::with_capacity(name.len() * 3);
+            for chunk in name.as_bytes().utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    if c.is_control() || c == '%' {
+                        let mut buffer = [0; 4];
+                        encode_into(&mut text, c.encode_utf8(&mut buffer).as_bytes());
+                    } else {
+                        text.push(c);
+                    }
+                }
+                encode_into(&mut text, chunk.invalid());
+            }
+            text
+        }
+    }
+}
+
+fn encode_into(text: &mut String, bytes: &[u8]) {
+    use std::fmt::Write as _;
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "%{byte:02X}");
+    }
+}
+
+/// The path without `.` and with `..` taken away by its text: for comparing what is written, not for opening.
+pub(crate) fn lexical(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(result.components().next_back(), Some(Component::Normal(_))) => {
+                result.pop();
+            }
+            other => result.push(other),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_never_replaces_by_either_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b, c) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+        for rename in [rename_new, rename_new_by_link] {
+            fs::write(&a, "a").unwrap();
+            fs::write(&b, "b").unwrap();
+            assert_eq!(rename(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!((fs::read(&a).unwrap(), fs::read(&b).unwrap()), (b"a".to_vec(), b"b".to_vec()));
+            rename(&a, &c).unwrap();
+            assert_eq!(rename(&a, &c).unwrap_err().kind(), io::ErrorKind::NotFound);
+            fs::remove_file(&c).unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_go_before_the_extension_and_names_stay_short_enough() {
+        for (name, expected) in
+            [("a.json", "a-7.json"), ("a", "a-7"), (".env", ".env-7"), ("a.tar.gz", "a.tar-7.gz")]
+        {
+            assert_eq!(numbered(OsStr::new(name), 7), expected);
+        }
+        let long = "é".repeat(127) + ".x";
+        let result = numbered(OsStr::new(&long), 12);
+        assert!(result.len() <= MAX_NAME_BYTES && result.to_str().unwrap().ends_with("-12.x"));
+        assert!(with_suffix(OsStr::new(&"x".repeat(255)), ".error").len() == 255);
+    }
+
+    #[test]
+    fn every_name_has_a_text_of_its_own() {
+        for (name, text) in [
+            (&b"plain 100%.txt"[..], "plain 100%.txt"),
+            (b"caf\xC3\xA9", "café"),
+            (b"caf\xE9%", "caf%E9%25"),
+            (b"a\nb", "a%0Ab"),
+        ] {
+            assert_eq!(name_text(OsStr::from_bytes(name)), text);
+        }
+    }
+
+    #[test]
+    fn links_are_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("real"), "x").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("real"), &link).unwrap();
+        assert!(open_no_follow(&link).is_err());
+        assert!(append_no_follow(&link).is_err());
+    }
+
+    #[test]
+    fn dots_are_taken_out_of_a_path() {
+        assert_eq!(lexical(Path::new("/a/./b/../c")), Path::new("/a/c"));
+        assert_eq!(lexical(Path::new("../a/..")), Path::new(".."));
+    }
+}

@@ -1,0 +1,181 @@
+//! Where files and lines go that are done or rejected. A name that is taken gets a number; nothing is ever replaced.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{
+    claimed::{ClaimedFile, Reason, Rejection},
+    settings::Settings,
+};
+use crate::fsys::{
+    MAX_NUMBER, append_no_follow, name_text, numbered, open_no_follow, rename_new, with_suffix,
+};
+
+/// What stands in a `.error` file: one such JSON object a line.
+#[derive(Debug, Serialize)]
+struct ErrorNote<'a> {
+    /// The id of the message.
+    message: String,
+    /// The name that the file had.
+    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    offset: u64,
+    /// When it was rejected.
+    at: String,
+    class: &'a str,
+    error: &'a str,
+}
+
+/// Moves a file into a folder, under its name or the first number that is free.
+pub(crate) fn move_into(from: &Path, folder: &Path, name: &OsStr) -> io::Result<OsString> {
+    let mut made = false;
+    let mut number = 0;
+    loop {
+        let target = numbered(name, number);
+        match rename_new(from, &folder.join(&target)) {
+            Ok(()) => return Ok(target),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_NUMBER => number += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
+                make_folder(folder)?;
+                made = true;
+            }
+            Err(error) => return Err(at(folder, error)),
+        }
+    }
+}
+
+/// Moves a file among the failed ones, with the reason beside it in a file of the same name and `.error`.
+pub(crate) fn failed_file(file: &ClaimedFile, settings: &Settings, reason: &Reason) -> io::Result<()> {
+    let folder = &settings.failed;
+    make_folder(folder)?;
+    let note = ErrorNote {
+        message: file.message_id(0),
+        file: &file.name_text,
+        line: None,
+        offset: 0,
+        at: settings.now_text(),
+        class: reason.class,
+        error: &reason.text,
+    };
+    // The reason first: a file that failed is never there without it.
+    let (number, note_path) = write_note(folder, &file.name, &note)?;
+    let mut target = numbered(&file.name, number);
+    let moved = loop {
+        match rename_new(&file.path, &folder.join(&target)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Someone put a file there without an error beside it.
+                fs::remove_file(&note_path)?;
+                target = move_into(&file.path, folder, &file.name)?;
+                let path = folder.join(with_suffix(&target, ".error"));
+                break fs::write(path, line_of(&note)?);
+            }
+            moved => break moved,
+        }
+    };
+    moved.map_err(|error| at(folder, error))
+}
+
+fn write_note(folder: &Path, name: &OsStr, note: &ErrorNote<'_>) -> io::Result<(u32, PathBuf)> {
+    let mut number = 0;
+    loop {
+        let target = numbered(name, number);
+        let path = folder.join(with_suffix(&target, ".error"));
+        let taken = fs::symlink_metadata(folder.join(&target)).is_ok();
+        match if taken { None } else { Some(OpenOptions::new().write(true).create_new(true).open(&path)) } {
+            Some(Ok(mut file)) => {
+                file.write_all(&line_of(note)?).map_err(|error| at(folder, error))?;
+                return Ok((number, path));
+            }
+            Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists || number >= MAX_NUMBER => {
+                return Err(at(folder, error));
+            }
+            _ if number >= MAX_NUMBER => return Err(at(folder, io::ErrorKind::AlreadyExists.into())),
+            _ => number += 1,
+        }
+    }
+}
+
+/// Adds rejected lines to `<name>.rejected` among the failed files, and the reasons to `<name>.rejected.error`. When this
+/// returns, they are on disk: the lines count as settled then.
+pub(crate) fn rejected_lines(
+    file: &ClaimedFile,
+    settings: &Settings,
+    rejections: &[Rejection],
+) -> io::Result<()> {
+    let folder = &settings.failed;
+    make_folder(folder)?;
+    let name = with_suffix(&file.name, ".rejected");
+    let mut source = open_no_follow(&file.path)?;
+    let mut lines = BufWriter::new(append_no_follow(&folder.join(&name)).map_err(|error| at(folder, error))?);
+    let notes = append_no_follow(&folder.join(with_suffix(&name, ".error")));
+    let mut notes = BufWriter::new(notes.map_err(|error| at(folder, error))?);
+    let wrote = (|| {
+        for Rejection { place, reason } in rejections {
+            source.seek(SeekFrom::Start(place.start))?;
+            // A line may be of any length here: one that is too long is rejected for it.
+            let mut line = Read::by_ref(&mut source).take(place.end - place.start);
+            let mut last = LastByte { to: &mut lines, last: None };
+            io::copy(&mut line, &mut last)?;
+            if last.last != Some(b'\n') {
+                lines.write_all(b"\n")?;
+            }
+            let note = ErrorNote {
+                message: file.message_id(place.start),
+                file: &file.name_text,
+                line: Some(place.line),
+                offset: place.start,
+                at: settings.now_text(),
+                class: reason.class,
+                error: &reason.text,
+            };
+            notes.write_all(&line_of(&note)?)?;
+        }
+        lines.flush()?;
+        notes.flush()?;
+        lines.get_ref().sync_data()?;
+        notes.get_ref().sync_data()
+    })();
+    // What is left in the buffers after an error must not be tried again when they are dropped.
+    let (_, _) = (lines.into_parts(), notes.into_parts());
+    wrote.map_err(|error| at(folder, error))
+}
+
+/// Remembers the last byte that went through.
+struct LastByte<W> {
+    to: W,
+    last: Option<u8>,
+}
+
+impl<W: Write> Write for LastByte<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(buffer)?;
+        self.last = buffer.get(..written).and_then(|b| b.last()).copied().or(self.last);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn line_of(note: &ErrorNote<'_>) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(note)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o777).create(folder).map_err(|error| at(folder, error))
+}
+
+fn at(folder: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", name_text(folder.as_os_str())))
+}

@@ -1,0 +1,68 @@
+//! What a version of a flow wants of its endpoint, resolved: what `take_over` replaces, all at once.
+
+use std::{ffi::OsStr, io, path::PathBuf, sync::Arc, time::Duration};
+
+use globset::GlobMatcher;
+use gristmill_core::{Clock, observe::EndpointObserver, source::SourceError};
+
+use crate::{
+    config::{EmptyLines, FileOrder},
+    fsys::RESERVED_PREFIX,
+};
+
+/// The resolved settings of a source.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The flow, for the owner file.
+    pub(crate) flow: Arc<str>,
+    /// The folder that is read.
+    pub(crate) directory: PathBuf,
+    /// The same as it was written, for messages.
+    pub(crate) directory_text: String,
+    pub(crate) matcher: GlobMatcher,
+    pub(crate) order: FileOrder,
+    pub(crate) settle: Duration,
+    pub(crate) poll: Duration,
+    pub(crate) read: Reading,
+    pub(crate) content_type: Option<String>,
+    pub(crate) done: AfterDone,
+    pub(crate) failed: PathBuf,
+    pub(crate) in_flight: usize,
+    pub(crate) release_delay: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn EndpointObserver>,
+}
+
+/// How a file becomes messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Whole { max_bytes: u64 },
+    Lines { max_line_bytes: usize, empty_lines: EmptyLines },
+}
+
+/// What becomes of a file that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AfterDone {
+    Move(PathBuf),
+    Delete,
+}
+
+impl Settings {
+    /// Whether a file of this name is taken. Hidden files only when the pattern asks for them: a dot at the start is how
+    /// many programs name what they are still writing.
+    pub(crate) fn wants(&self, name: &OsStr) -> bool {
+        let bytes = name.as_encoded_bytes();
+        !bytes.starts_with(RESERVED_PREFIX.as_bytes())
+            && (!bytes.starts_with(b".") || self.matcher.glob().glob().starts_with('.'))
+            && self.matcher.is_match(name)
+    }
+
+    /// The error of a folder that cannot be worked in.
+    pub(crate) fn cannot_read(&self, error: &io::Error) -> SourceError {
+        SourceError::new(format!(
+            "file source `{}`: the folder cannot be worked in: {error}. Check that it exists, and that the process may read \
+             and write it",
+            self.directory_text
+        ))
+    }
+}

@@ -1,0 +1,373 @@
+//! What the endpoint's parts share: the settlements that come in from any thread, and the flush that brings them to disk.
+//!
+//! A settlement does nothing but note itself in memory and wake the flush, so it never blocks whoever settles. The flush
+//! writes progress, keeps what was rejected and moves finished files. How much is settled and not yet on disk is bounded by
+//! the flow's `in_flight`: so a crash repeats at most what was in flight, and as much again.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use gristmill_core::{Acknowledgement, Outcome, Settlement};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    claimed::{ClaimedFile, Place, Reason, Rejection, Retry},
+    keep,
+    settings::Settings,
+    work::Owner,
+};
+
+/// How long settlements are gathered before they are written, unless many come.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// How long the flush waits after it has failed (a full disk, a missing permission).
+const FLUSH_RETRY: Duration = Duration::from_secs(1);
+
+/// What the endpoint's parts share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    settings: Mutex<Arc<Settings>>,
+    /// Gone once the source has been dropped: nothing on disk may be touched any more.
+    owner: Mutex<Option<Arc<Owner>>>,
+    book: Mutex<Book>,
+    /// How many messages have settled that the disk does not know of.
+    unnoted: AtomicUsize,
+    closed: AtomicBool,
+    /// Woken when `next` may have something to do that it had not.
+    pub(crate) changed: Arc<Notify>,
+    wake_flush: Notify,
+    hurry_flush: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    dirty: Vec<Arc<ClaimedFile>>,
+    retries: VecDeque<Retry>,
+    trouble: Option<String>,
+}
+
+/// What is to be done with a file whose messages have settled.
+enum Todo {
+    Nothing,
+    Note,
+    Finish,
+    PutBack,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Arc<Settings>, owner: Owner) -> Self {
+        Self {
+            settings: Mutex::new(settings),
+            owner: Mutex::new(Some(Arc::new(owner))),
+            book: Mutex::default(),
+            unnoted: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            changed: Arc::new(Notify::new()),
+            wake_flush: Notify::new(),
+            hurry_flush: Notify::new(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&lock(&self.settings))
+    }
+
+    pub(crate) fn set_settings(&self, settings: Arc<Settings>) {
+        *lock(&self.settings) = settings;
+        self.changed.notify_one();
+    }
+
+    /// Makes a new claim where the folder was removed and made again meanwhile, and the old claim with it.
+    pub(crate) fn renew_owner(&self) -> io::Result<Option<Arc<Owner>>> {
+        let mut owner = lock(&self.owner);
+        if let Some(old) = &mut *owner
+            && !old.is_there()
+        {
+            let settings = self.settings();
+            *old = Arc::new(Owner::new(&settings.directory, &settings.flow)?);
+        }
+        Ok(owner.clone())
+    }
+
+    /// From now on nothing is offered again.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let retries = std::mem::take(&mut lock(&self.book).retries);
+        for retry in retries {
+            self.mark_dirty(&retry.file);
+        }
+    }
+
+    /// Why the flush fails, when so much has settled since that no more may be offered; `None` in the first place when there
+    /// is room.
+    pub(crate) fn room(&self) -> Room {
+        if self.unnoted.load(Ordering::SeqCst) < self.settings().in_flight {
+            return Room::Yes;
+        }
+        match &lock(&self.book).trouble {
+            Some(trouble) => Room::Trouble(trouble.clone()),
+            None => Room::Wait,
+        }
+    }
+
+    /// The acknowledgement of a message of a file.
+    pub(crate) fn acknowledgement(self: &Arc<Self>, file: &Arc<ClaimedFile>, place: Place) -> Acknowledgement {
+        file.state().outstanding += 1;
+        let (shared, file): (Weak<Self>, _) = (Arc::downgrade(self), Arc::clone(file));
+        Acknowledgement::new(move |outcome| {
+            if let Some(shared) = shared.upgrade() {
+                shared.settled(file, place, &outcome);
+            }
+        })
+    }
+
+    fn settled(&self, file: Arc<ClaimedFile>, place: Place, outcome: &Outcome) {
+        let closed = self.closed.load(Ordering::SeqCst);
+        let mut state = file.state();
+        state.outstanding = state.outstanding.saturating_sub(1);
+        if outcome.settlement == Settlement::Released {
+            drop(state);
+            if closed {
+                self.mark_dirty(&file);
+            } else {
+                let due = Instant::now() + self.settings().release_delay;
+                self.retry_at(due, file, place);
+            }
+            return;
+        }
+        if outcome.settlement == Settlement::Rejected {
+            let reason = match &outcome.failure {
+                Some(failure) => {
+                    Reason { class: failure.class().name(), text: failure.text().to_owned() }
+                }
+                None => Reason { class: "rejected", text: "the flow rejected it without a reason".into() },
+            };
+            if file.by_line {
+                state.rejections.push(Rejection { place, reason });
+            } else {
+                state.failure = Some(reason);
+                state.ledger.settle(place.slot);
+            }
+        } else {
+            state.ledger.settle(place.slot);
+        }
+        state.unnoted += 1;
+        let finished = state.ledger.is_finished();
+        drop(state);
+        let unnoted = self.unnoted.fetch_add(1, Ordering::SeqCst) + 1;
+        self.mark_dirty(&file);
+        if finished || closed || unnoted * 2 >= self.settings().in_flight {
+            self.hurry_flush.notify_one();
+        }
+    }
+
+    /// A line that is rejected without being offered.
+    pub(crate) fn reject_unoffered(&self, file: &Arc<ClaimedFile>, rejection: Rejection) {
+        {
+            let mut state = file.state();
+            state.rejections.push(rejection);
+            state.unnoted += 1;
+        }
+        self.unnoted.fetch_add(1, Ordering::SeqCst);
+        self.mark_dirty(file);
+        self.hurry_flush.notify_one();
+    }
+
+    /// The file has something to be brought to disk.
+    pub(crate) fn mark_dirty(&self, file: &Arc<ClaimedFile>) {
+        {
+            let mut state = file.state();
+            if state.queued {
+                return;
+            }
+            state.queued = true;
+        }
+        lock(&self.book).dirty.push(Arc::clone(file));
+        self.wake_flush.notify_one();
+    }
+
+    /// The file is to be flushed at once: all of it has been read.
+    pub(crate) fn hurry(&self, file: &Arc<ClaimedFile>) {
+        self.mark_dirty(file);
+        self.hurry_flush.notify_one();
+    }
+
+    fn retry_at(&self, due: Instant, file: Arc<ClaimedFile>, place: Place) {
+        lock(&self.book).retries.push_back(Retry { due, file, place });
+        self.changed.notify_one();
+    }
+
+    /// Puts back a retry whose message could not be read.
+    pub(crate) fn retry_later(&self, file: Arc<ClaimedFile>, place: Place) {
+        let due = Instant::now() + self.settings().release_delay.max(FLUSH_RETRY);
+        self.retry_at(due, file, place);
+    }
+
+    /// The released messages that are due, oldest first, at most `most`.
+    pub(crate) fn take_due(&self, now: Instant, most: usize) -> Vec<Retry> {
+        let mut book = lock(&self.book);
+        let mut due = Vec::new();
+        let mut kept = VecDeque::new();
+        while let Some(retry) = book.retries.pop_front() {
+            if retry.due <= now && due.len() < most {
+                due.push(retry);
+            } else {
+                kept.push_back(retry);
+            }
+        }
+        book.retries = kept;
+        due
+    }
+
+    /// When the next released message is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        lock(&self.book).retries.iter().map(|retry| retry.due).min()
+    }
+
+    /// Brings what has settled to disk. Blocks.
+    pub(crate) fn flush(&self) {
+        // Held for the whole of it: one flush at a time, and none after the claim has been given up.
+        let owner = lock(&self.owner);
+        if owner.is_none() {
+            return;
+        }
+        self.flush_held();
+    }
+
+    fn flush_held(&self) {
+        let settings = self.settings();
+        let dirty = std::mem::take(&mut lock(&self.book).dirty);
+        let mut trouble = None;
+        for file in dirty {
+            file.state().queued = false;
+            if let Err(error) = self.flush_file(&file, &settings) {
+                trouble = Some(format!(
+                    "file source `{}`: what has settled of `{}` cannot be brought to disk: {error}",
+                    settings.directory_text, file.name_text
+                ));
+                let mut state = file.state();
+                if !std::mem::replace(&mut state.queued, true) {
+                    lock(&self.book).dirty.push(Arc::clone(&file));
+                }
+            }
+        }
+        let before = std::mem::replace(&mut lock(&self.book).trouble, trouble.clone());
+        if let Some(text) = trouble.filter(|text| before.as_ref() != Some(text)) {
+            tracing::warn!("{text}. It is tried again every second");
+        }
+        self.changed.notify_one();
+    }
+
+    fn flush_file(&self, file: &Arc<ClaimedFile>, settings: &Settings) -> io::Result<()> {
+        let rejections = std::mem::take(&mut file.state().rejections);
+        if !rejections.is_empty() {
+            let kept = keep::rejected_lines(file, settings, &rejections);
+            let mut state = file.state();
+            match kept {
+                Ok(()) => rejections.iter().for_each(|r| state.ledger.settle(r.place.slot)),
+                Err(error) => {
+                    state.rejections.splice(0..0, rejections);
+                    return Err(error);
+                }
+            }
+        }
+        let (todo, noted) = {
+            let mut state = file.state();
+            let todo = if state.ledger.is_finished() {
+                Todo::Finish
+            } else if self.closed.load(Ordering::SeqCst) && state.outstanding == 0 && state.ledger.is_untouched() {
+                Todo::PutBack
+            } else if file.by_line && state.unnoted > 0 {
+                Todo::Note
+            } else {
+                Todo::Nothing
+            };
+            // What is still to be kept among the rejected has come in since.
+            let noted = state.unnoted - state.rejections.len();
+            state.unnoted -= noted;
+            (todo, noted)
+        };
+        let done = match todo {
+            Todo::Nothing => Ok(()),
+            Todo::PutBack => {
+                file.put_back(settings);
+                Ok(())
+            }
+            Todo::Note => self.note(file),
+            Todo::Finish => file.finish(settings).inspect_err(|_| {
+                // The next start must know that there is nothing more to read. Not so of a file that failed: it is offered
+                // again, for the reason of its failure is only known here.
+                if file.state().failure.is_none() {
+                    let _ = self.note(file);
+                }
+            }),
+        };
+        if done.is_ok() {
+            self.unnoted.fetch_sub(noted, Ordering::SeqCst);
+        } else {
+            file.state().unnoted += noted;
+        }
+        done
+    }
+
+    fn note(&self, file: &ClaimedFile) -> io::Result<()> {
+        let progress = file.state().ledger.progress(file.inode);
+        progress.write(&file.progress_path)
+    }
+
+    /// Flushes for the last time, and gives up the claim: whatever is left is for the next owner.
+    pub(crate) fn give_up(&self) {
+        let mut owner = lock(&self.owner);
+        if owner.is_some() {
+            self.closed.store(true, Ordering::SeqCst);
+            self.flush_held();
+        }
+        *owner = None;
+    }
+
+    /// Gives up the claim as a process does that is killed.
+    #[cfg(test)]
+    pub(crate) fn die(&self) {
+        *lock(&self.owner) = None;
+    }
+}
+
+/// Flushes whenever there is something to flush, for as long as the task lives.
+pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
+    loop {
+        shared.wake_flush.notified().await;
+        tokio::select! {
+            () = tokio::time::sleep(GATHER) => {}
+            () = shared.hurry_flush.notified() => {}
+        }
+        let flushing = Arc::clone(&shared);
+        if tokio::task::spawn_blocking(move || flushing.flush()).await.is_err() {
+            tracing::error!("a flush of a file source panicked: what it had in hand is offered again after a restart");
+        }
+        if lock(&shared.book).trouble.is_some() {
+            tokio::time::sleep(FLUSH_RETRY).await;
+            shared.wake_flush.notify_one();
+        }
+    }
+}
+
+/// Whether more may be offered.
+pub(crate) enum Room {
+    Yes,
+    /// Not before what has settled is on disk.
+    Wait,
+    /// Not before this has been mended.
+    Trouble(String),
+}
+
+/// A poisoned lock is taken all the same: each holder leaves what it changes whole at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

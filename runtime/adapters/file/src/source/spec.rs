@@ -1,0 +1,244 @@
+//! From configuration to a prepared source: what can be checked without touching the disk, then what cannot.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use globset::{GlobBuilder, GlobMatcher};
+use gristmill_core::{
+    adapter::Checker,
+    config::{Node, parse},
+    message::{CONTENT_TYPE, check_header},
+    source::{Claim, EndpointContext, Order, PreparedSource, SourceError, SourceSpec},
+};
+use rustix::fs::{Access, AtFlags, CWD};
+
+use super::{
+    PreparedFileSource,
+    settings::{AfterDone, Reading, Settings},
+};
+use crate::{
+    config::{Done, Read, SourceConfig},
+    fsys::lexical,
+};
+
+/// Checked configuration of a file source.
+#[derive(Debug, Clone)]
+pub(crate) struct FileSourceSpec {
+    config: SourceConfig,
+    matcher: GlobMatcher,
+    directory: PathBuf,
+    done: AfterDone,
+    failed: PathBuf,
+    /// Off only in tests, to show that polling alone is enough.
+    pub(crate) watch: bool,
+}
+
+impl FileSourceSpec {
+    /// Checks without touching the disk.
+    pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Self> {
+        let config: SourceConfig = parse(node, checker.mistakes)?;
+        let before = checker.mistakes.len();
+        let directory = checker.base_dir.join(&config.directory);
+        let resolve = |path: &Path| checker.base_dir.join(path);
+        let done = match &config.done {
+            None => AfterDone::Move(directory.join("done")),
+            Some(Done::Move(to)) => AfterDone::Move(resolve(&to.directory)),
+            Some(Done::Delete(_)) => AfterDone::Delete,
+        };
+        let failed =
+            config.failed.as_ref().map_or_else(|| directory.join("failed"), |to| resolve(&to.directory));
+        let at_done = node.at(["done", "move", "directory"]);
+        if matches!(&done, AfterDone::Move(done) if lexical(done) == lexical(&directory)) {
+            same_folder(checker, at_done);
+        }
+        if lexical(&failed) == lexical(&directory) {
+            same_folder(checker, node.at(["failed", "directory"]));
+        }
+        if let Some(problem) = config
+            .content_type
+            .as_deref()
+            .and_then(|content_type| check_header(CONTENT_TYPE, content_type).err())
+        {
+            checker.mistake(
+                "invalid_value",
+                node.at(["content_type"]),
+                format!("this is no content type: {}", problem.problem),
+                "write one like `application/json`",
+            );
+        }
+        let matcher = Self::check_pattern(&config.pattern, node.at(["pattern"]), checker);
+        if checker.mistakes.len() > before {
+            return None;
+        }
+        Some(Self { config, matcher: matcher?, directory, done, failed, watch: true })
+    }
+
+    fn check_pattern(pattern: &str, at: &Node, checker: &mut Checker<'_>) -> Option<GlobMatcher> {
+        if pattern.contains('/') {
+            checker.mistake(
+                "invalid_value",
+                at,
+                "a pattern is for names, not for paths: subfolders are not read",
+                "write the folder in `directory`, and only the name's pattern here, like `*.xml`",
+            );
+            return None;
+        }
+        match GlobBuilder::new(pattern).literal_separator(true).build() {
+            Ok(glob) => Some(glob.compile_matcher()),
+            Err(error) => {
+                checker.mistake(
+                    "invalid_value",
+                    at,
+                    format!("this is no pattern: {}", error.kind()),
+                    "use `*`, `?`, `[a-z]` and `{xml,json}`; a backslash before one of them takes it as it is",
+                );
+                None
+            }
+        }
+    }
+
+    fn settings(&self, context: EndpointContext) -> Settings {
+        let limits = &context.limits;
+        let read = match &self.config.read {
+            Read::Whole(_) => Reading::Whole { max_bytes: limits.body_bytes as u64 },
+            Read::Lines(lines) => Reading::Lines {
+                max_line_bytes: lines.max_line_bytes.min(limits.body_bytes),
+                empty_lines: lines.empty_lines,
+            },
+        };
+        Settings {
+            flow: context.flow,
+            directory: self.directory.clone(),
+            directory_text: self.config.directory.display().to_string(),
+            matcher: self.matcher.clone(),
+            order: self.config.order,
+            settle: Duration::from_millis(self.config.settle_ms),
+            poll: Duration::from_millis(self.config.poll_ms),
+            read,
+            content_type: self.config.content_type.clone(),
+            done: self.done.clone(),
+            failed: self.failed.clone(),
+            in_flight: limits.in_flight,
+            release_delay: limits.release_delay(),
+            clock: context.clock,
+            observer: context.observer,
+        }
+    }
+
+    /// Whether everything is there and may be used. Changes nothing.
+    fn look(&self) -> Result<(), String> {
+        let directory = &self.directory;
+        let shown = directory.display();
+        let metadata = fs::metadata(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("the folder `{shown}` does not exist: make it, or mend `directory`")
+            }
+            _ => format!("the folder `{shown}` cannot be looked at: {error}"),
+        })?;
+        if !metadata.is_dir() {
+            return Err(format!("`{shown}` is not a folder: `directory` names the folder, `pattern` the files"));
+        }
+        may(directory, Access::READ_OK | Access::EXEC_OK, "read")?;
+        may(directory, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
+        let mut targets = vec![(&self.failed, "failed")];
+        if let AfterDone::Move(done) = &self.done {
+            targets.push((done, "done"));
+        }
+        for (folder, what) in targets {
+            self.look_at_target(folder, what, &metadata)?;
+        }
+        Ok(())
+    }
+
+    /// Whether files can be moved to this folder, or to the one it will be made in.
+    fn look_at_target(&self, folder: &Path, what: &str, source: &fs::Metadata) -> Result<(), String> {
+        let shown = folder.display();
+        let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.is_symlink());
+        let existing = existing.unwrap_or(Path::new("."));
+        let metadata = fs::metadata(existing)
+            .map_err(|error| format!("the `{what}` folder `{shown}` cannot be looked at: {error}"))?;
+        if !metadata.is_dir() {
+            let at = existing.display();
+            return Err(format!("the `{what}` folder `{shown}` cannot be made: `{at}` is not a folder"));
+        }
+        if existing == folder && (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) {
+            return Err(format!(
+                "the `{what}` folder `{shown}` is the folder that is read: files would come again for ever"
+            ));
+        }
+        if metadata.dev() != source.dev() {
+            return Err(format!(
+                "the `{what}` folder `{shown}` is on another file system than `{}`: files are moved by rename, which cannot \
+                 cross; choose one on the same",
+                self.directory.display()
+            ));
+        }
+        may(existing, Access::WRITE_OK | Access::EXEC_OK, "write to")
+    }
+}
+
+#[async_trait]
+impl SourceSpec for FileSourceSpec {
+    fn identity(&self) -> String {
+        format!("file {} {}", lexical(&self.directory).display(), self.config.pattern)
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        // By its real name, so that a link to the folder is the same folder.
+        let directory = fs::canonicalize(&self.directory).unwrap_or_else(|_| lexical(&self.directory));
+        vec![Claim(format!("file {} {}", directory.display(), self.config.pattern))]
+    }
+
+    fn order(&self) -> Order {
+        Order::Total
+    }
+
+    fn keeps_rejected(&self) -> bool {
+        true
+    }
+
+    fn replies(&self) -> bool {
+        false
+    }
+
+    async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
+        let spec = Arc::new(self.clone());
+        let looking = Arc::clone(&spec);
+        let found = tokio::task::spawn_blocking(move || looking.look()).await;
+        match found {
+            Ok(Ok(())) => Ok(Box::new(PreparedFileSource::new(spec.settings(context), spec.watch))),
+            Ok(Err(text)) => Err(SourceError::new(format!("file source: {text}"))),
+            Err(error) => Err(SourceError::new(format!("file source: {error}"))),
+        }
+    }
+}
+
+fn same_folder(checker: &mut Checker<'_>, at: &Node) {
+    checker.mistake(
+        "invalid_value",
+        at,
+        "this is the folder that is read: files would come again for ever",
+        "name another folder, a subfolder for one",
+    );
+}
+
+fn may(folder: &Path, access: Access, what: &str) -> Result<(), String> {
+    // By the effective user, as the work itself will be done. The library emulates the flag only where both are the same.
+    let asked = match rustix::fs::accessat(CWD, folder, access, AtFlags::EACCESS) {
+        Err(rustix::io::Errno::NOSYS) => rustix::fs::accessat(CWD, folder, access, AtFlags::empty()),
+        asked => asked,
+    };
+    asked.map_err(|error| {
+        format!(
+            "the process may not {what} the folder `{}`: {}. Mend its owner or permissions",
+            folder.display(),
+            io::Error::from(error)
+        )
+    })
+}
