@@ -1,0 +1,248 @@
+//! A plugin bound to a step: a warm pool of instances, one call at a time each, under the limits of the step.
+
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant as StdInstant},
+};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    ErrorClass, Failure, Message,
+    limits::FlowLimits,
+    plugin::{Health, Plugin, Transformed, WantsHeaders},
+};
+use tokio::sync::{Semaphore, watch};
+use wasmtime::component::{InstancePre, Lift};
+
+use crate::{
+    answer::{MAX_REASON_BYTES, check_outcome, check_routes},
+    contract::{WitFailure, WitOutcome},
+    fault::GuestFault,
+    guest_time::CallLimits,
+    instance::{GuestState, Instance, Shared, StartFault},
+    quarantine::{Quarantine, Verdict},
+    sync::lock,
+    text::clean,
+    ticker::Ticker,
+};
+
+/// What a world is about: its entry point, and what the entry point gives.
+pub(crate) trait Entry: Send + Sync + 'static {
+    /// As the guest gives it.
+    type Raw: Lift + Send + Sync + 'static;
+    /// As the engine gets it.
+    type Answer: Send;
+    /// The export.
+    const NAME: &'static str;
+
+    /// Holds what the guest gave against the limits.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn check(raw: Self::Raw, limits: &FlowLimits) -> Result<Self::Answer, String>;
+}
+
+/// The entry point of the world `transformer`.
+pub(crate) enum Transform {}
+
+/// The entry point of the world `router`.
+pub(crate) enum Route {}
+
+/// A plugin bound to a step.
+pub(crate) struct Bound<E: Entry> {
+    parts: BoundParts,
+    free: Semaphore,
+    idle: Mutex<Vec<Instance<E::Raw>>>,
+    calls: CallLimits,
+    _entry: PhantomData<E>,
+}
+
+/// What a plugin is bound with.
+pub(crate) struct BoundParts {
+    pub(crate) pre: InstancePre<GuestState>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) flow_limits: FlowLimits,
+    /// The configuration as JSON text.
+    pub(crate) config: String,
+    pub(crate) wants_headers: WantsHeaders,
+    pub(crate) wants_body: bool,
+    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) quarantine: Arc<Quarantine>,
+}
+
+/// A call that failed, and whether the guest is to blame.
+struct Failed {
+    failure: Failure,
+    verdict: Verdict,
+}
+
+// === impl Entry ===
+
+impl Entry for Transform {
+    type Raw = WitOutcome;
+    type Answer = Transformed;
+    const NAME: &'static str = "transform";
+
+    fn check(raw: WitOutcome, limits: &FlowLimits) -> Result<Transformed, String> {
+        check_outcome(raw, limits)
+    }
+}
+
+impl Entry for Route {
+    type Raw = Vec<String>;
+    type Answer = Vec<String>;
+    const NAME: &'static str = "route";
+
+    fn check(raw: Vec<String>, _: &FlowLimits) -> Result<Vec<String>, String> {
+        check_routes(raw)
+    }
+}
+
+// === impl Bound ===
+
+impl<E: Entry> Bound<E> {
+    /// Binds, with a first instance that has been configured.
+    ///
+    /// # Errors
+    /// When that instance cannot be made.
+    pub(crate) async fn new(parts: BoundParts) -> Result<Self, StartFault> {
+        let limits = &parts.shared.limits;
+        let instances = limits
+            .instances
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get));
+        let calls = CallLimits {
+            guest: Duration::from_millis(limits.deadline_ms),
+            wall: Duration::from_millis(limits.call_timeout_ms.max(limits.deadline_ms)),
+        };
+        let first = parts.start_instance::<E>().await?;
+        Ok(Self {
+            parts,
+            free: Semaphore::new(instances.clamp(1, Semaphore::MAX_PERMITS)),
+            idle: Mutex::new(vec![first]),
+            calls,
+            _entry: PhantomData,
+        })
+    }
+
+    /// One call, from the quarantine's leave to its verdict.
+    async fn call(&self, message: &Message) -> Result<E::Answer, Failure> {
+        let started = StdInstant::now();
+        let quarantine = &self.parts.quarantine;
+        quarantine.check()?;
+        // Never closed, so this only waits; what waits here when the plugin is held back is refused by `admit`.
+        let _permit = self.free.acquire().await.map_err(|e| internal(&e.to_string()))?;
+        let ticket = quarantine.admit()?;
+        let result = self.attempt(message).await;
+        let (verdict, failure) = match &result {
+            Ok(_) => (Verdict::Fine, None),
+            Err(Failed { failure, verdict }) => (*verdict, Some(failure)),
+        };
+        ticket.settle(verdict, message.id(), failure);
+        self.parts.shared.observer.call(started.elapsed(), failure);
+        result.map_err(|failed| failed.failure)
+    }
+
+    /// One call in an instance of its own. The instance comes back only after an answer that keeps the contract: after an
+    /// error, and when this future is dropped half-way, it is thrown away.
+    async fn attempt(&self, message: &Message) -> Result<E::Answer, Failed> {
+        let BoundParts { shared, flow_limits, wants_headers, wants_body, ticker, .. } = &self.parts;
+        let idle = lock(&self.idle).pop();
+        let mut instance = match idle {
+            Some(instance) => instance,
+            None => self.parts.start_instance::<E>().await.map_err(Failed::start)?,
+        };
+        let headers = wanted(wants_headers, message);
+        let body: &[u8] = if *wants_body { message.body() } else { &[] };
+        let answer =
+            instance.call(message.id(), &headers, body, self.calls, ticker).await.map_err(Failed::guest)?;
+        let result = match answer {
+            Ok(raw) => {
+                Ok(E::check(raw, flow_limits).map_err(|text| Failed::guest(GuestFault::malformed(text)))?)
+            }
+            Err(WitFailure::Reject(text)) => Err(Failed::said(ErrorClass::PluginRejected, &text)),
+            Err(WitFailure::Retry(text)) => Err(Failed::said(ErrorClass::PluginRetry, &text)),
+        };
+        if instance.calls() < shared.limits.calls_per_instance {
+            lock(&self.idle).push(instance);
+        }
+        result
+    }
+}
+
+impl BoundParts {
+    async fn start_instance<E: Entry>(&self) -> Result<Instance<E::Raw>, StartFault> {
+        Instance::start(&self.pre, E::NAME, &self.shared, &self.config, &self.ticker).await
+    }
+}
+
+#[async_trait]
+impl Plugin for Bound<Transform> {
+    async fn transform(&self, message: &Message) -> Result<Transformed, Failure> {
+        self.call(message).await
+    }
+
+    async fn route(&self, _: &Message) -> Result<Vec<String>, Failure> {
+        Err(internal("a transformer was asked for routes"))
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.parts.quarantine.health()
+    }
+}
+
+#[async_trait]
+impl Plugin for Bound<Route> {
+    async fn transform(&self, _: &Message) -> Result<Transformed, Failure> {
+        Err(internal("a router was asked to transform"))
+    }
+
+    async fn route(&self, message: &Message) -> Result<Vec<String>, Failure> {
+        self.call(message).await
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.parts.quarantine.health()
+    }
+}
+
+fn internal(text: &str) -> Failure {
+    Failure::new(ErrorClass::Internal, text)
+}
+
+/// The headers that the plugin asked for, in the message's order.
+fn wanted<'m>(wants: &WantsHeaders, message: &'m Message) -> Vec<(&'m str, &'m str)> {
+    match wants {
+        WantsHeaders::None => Vec::new(),
+        WantsHeaders::All => message.headers().iter().collect(),
+        WantsHeaders::Listed(names) => {
+            message.headers().iter().filter(|(name, _)| names.iter().any(|n| n == name)).collect()
+        }
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    /// The guest answered with a failure of the message.
+    fn said(class: ErrorClass, text: &str) -> Self {
+        let text = clean(text, MAX_REASON_BYTES, false).into_owned();
+        Self { failure: Failure::new(class, text), verdict: Verdict::Fine }
+    }
+
+    fn guest(fault: GuestFault) -> Self {
+        let verdict = if fault.blames_guest() { Verdict::Fault } else { Verdict::Unknown };
+        Self { failure: fault.into_failure(), verdict }
+    }
+
+    /// An instance could not be made, though one could when the plugin was bound.
+    fn start(fault: StartFault) -> Self {
+        Self::guest(match fault {
+            StartFault::Guest(fault) => fault,
+            StartFault::Refused(text) => GuestFault::malformed(format!(
+                "the plugin refused the configuration that it had taken before: {}",
+                clean(&text, MAX_REASON_BYTES, false)
+            )),
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! The host: from a name to a plugin that can be bound.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    Clock, SystemClock,
+    limits::{FlowLimits, PluginLimits},
+    observe::Unobserved,
+    plugin::{Grants, LoadedPlugin, PluginError, PluginHost, PluginScope, PluginSettings},
+};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use wasmtime::component::Component;
+
+use crate::{
+    binary::{kind_of, to_component},
+    cache::{Cache, Entry},
+    contract::WitDescription,
+    describe::{self, MAX_DESCRIPTION_BYTES},
+    engine::new_engine,
+    folder::{Folder, PluginFile},
+    link::link_sandbox,
+    loaded::{HostParts, Loaded},
+    surface::{Surface, examine},
+    sync::lock,
+    ticker::Ticker,
+};
+
+/// How a host is set up.
+#[derive(Debug, Clone)]
+pub struct WasmHostConfig {
+    /// The plugins folder. The plugin `name` is its file `name.wasm`.
+    pub plugins_dir: PathBuf,
+    /// Where compiled code is kept; nowhere when `None`. A folder that others than its owner can enter is not used.
+    pub cache_dir: Option<PathBuf>,
+    /// How large that may grow, in bytes; what was not used for longest goes first. 1 GiB.
+    pub cache_bytes: u64,
+    /// How large a plugin's file may be, in bytes. 64 MiB.
+    pub plugin_file_bytes: u64,
+    /// How long a plugin may take to describe itself, its runtime's start included, in milliseconds. 10,000.
+    pub describe_timeout_ms: u64,
+    /// Where plugins with the grant `clock` get the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Loads plugins and runs them. Their state lives in it, so there is one for the whole runtime.
+pub struct WasmHost {
+    parts: HostParts,
+    folder: Folder,
+    cache: Option<Arc<Cache>>,
+    describe_timeout: Duration,
+    /// One plugin is compiled at a time: the compiler uses every processor by itself, and messages need some too.
+    compiling: Semaphore,
+    /// What is loaded, by content. The lock of an entry is held while it is loaded.
+    loaded: Mutex<HashMap<String, Slot>>,
+}
+
+type Slot = Arc<AsyncMutex<Weak<Loaded>>>;
+
+/// Code with what is known of it without running it.
+struct Compiled {
+    component: Component,
+    surface: Surface,
+    kind: crate::Kind,
+    /// From the cache.
+    description: Option<WitDescription>,
+}
+
+// === impl WasmHostConfig ===
+
+impl WasmHostConfig {
+    /// A host over this plugins folder, without a cache.
+    pub fn new(plugins_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            plugins_dir: plugins_dir.into(),
+            cache_dir: None,
+            cache_bytes: 1 << 30,
+            plugin_file_bytes: 64 << 20,
+            describe_timeout_ms: 10_000,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+// === impl WasmHost ===
+
+impl WasmHost {
+    /// Sets up a host. A cache that cannot be used is logged and done without.
+    ///
+    /// # Errors
+    /// `plugin_host`: this machine cannot run compiled guests, or gives no thread.
+    pub fn new(config: WasmHostConfig) -> Result<Self, PluginError> {
+        let failed = |text: String| {
+            PluginError::new("plugin_host", format!("plugins cannot be run on this machine: {text}"))
+        };
+        let engine = new_engine().map_err(|e| failed(format!("{e:#}")))?;
+        let ticker = Ticker::start(&engine).map_err(|e| failed(e.to_string()))?;
+        let cache = config.cache_dir.and_then(|dir| {
+            Cache::open(dir.clone(), config.cache_bytes, &engine)
+                .inspect_err(|error| {
+                    tracing::warn!(folder = %dir.display(), %error, "compiled plugins are not kept on disk");
+                })
+                .ok()
+                .map(Arc::new)
+        });
+        Ok(Self {
+            parts: HostParts {
+                engine,
+                ticker: Arc::new(ticker),
+                memories: Arc::default(),
+                clock: config.clock,
+                monotonic_base: Instant::now(),
+            },
+            folder: Folder::new(config.plugins_dir, config.plugin_file_bytes),
+            cache,
+            describe_timeout: Duration::from_millis(config.describe_timeout_ms),
+            compiling: Semaphore::new(1),
+            loaded: Mutex::default(),
+        })
+    }
+
+    /// Loads a file's content, once for as long as anyone uses it.
+    pub(crate) async fn load_file(&self, file: PluginFile) -> Result<Arc<Loaded>, PluginError> {
+        let slot = self.slot(&file.digest);
+        let mut slot = slot.lock().await;
+        if let Some(loaded) = slot.upgrade() {
+            return Ok(loaded);
+        }
+        let loaded = Arc::new(self.make(file).await?);
+        *slot = Arc::downgrade(&loaded);
+        Ok(loaded)
+    }
+
+    fn slot(&self, digest: &str) -> Slot {
+        let mut loaded = lock(&self.loaded);
+        // What no one uses and no one loads is forgotten, so that replaced versions do not add up.
+        loaded.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|loaded| loaded.strong_count() > 0)
+        });
+        loaded.entry(digest.to_owned()).or_default().clone()
+    }
+
+    async fn make(&self, file: PluginFile) -> Result<Loaded, PluginError> {
+        let permit = self.compiling.acquire().await.map_err(|e| broken(&e))?;
+        let (engine, cache) = (self.parts.engine.clone(), self.cache.clone());
+        let (file, compiled) = tokio::task::spawn_blocking(move || {
+            let compiled = compile(&engine, cache.as_deref(), &file);
+            (file, compiled)
+        })
+        .await
+        .map_err(|e| broken(&e))?;
+        drop(permit);
+        let Compiled { component, surface, kind, description } = compiled?;
+        let description = match description {
+            Some(raw) => describe::check(raw)?,
+            None => {
+                let raw = self.describe(&component, &surface).await?;
+                let description = describe::check(raw.clone())?;
+                self.keep(file.digest.clone(), component.clone(), raw).await?;
+                description
+            }
+        };
+        Ok(Loaded {
+            host: self.parts.clone(),
+            component,
+            kind,
+            surface,
+            description,
+            size_bytes: file.bytes.len(),
+            digest: file.digest,
+        })
+    }
+
+    async fn describe(
+        &self,
+        component: &Component,
+        surface: &Surface,
+    ) -> Result<WitDescription, PluginError> {
+        let pre = link_sandbox(&self.parts.engine, component, surface.uses_wasi).map_err(|e| {
+            PluginError::new(
+                "plugin_wrong_contract",
+                format!("the plugin cannot be asked to describe itself: {e:#}"),
+            )
+        })?;
+        let settings = PluginSettings {
+            config: serde_json::Value::Null,
+            grants: Grants::default(),
+            limits: PluginLimits::default(),
+            flow_limits: FlowLimits {
+                body_bytes: MAX_DESCRIPTION_BYTES,
+                fan_out: 0,
+                ..FlowLimits::default()
+            },
+            scope: PluginScope { flow: "".into(), step: "describe".into(), observer: Arc::new(Unobserved) },
+        };
+        let shared = Arc::new(self.parts.shared("", &settings));
+        describe::ask(&pre, surface.world, shared, self.describe_timeout, &self.parts.ticker).await
+    }
+
+    async fn keep(
+        &self,
+        digest: String,
+        component: Component,
+        description: WitDescription,
+    ) -> Result<(), PluginError> {
+        let Some(cache) = self.cache.clone() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || cache.put(&digest, &component, &description))
+            .await
+            .map_err(|e| broken(&e))
+    }
+}
+
+#[async_trait]
+impl PluginHost for WasmHost {
+    async fn load(&self, name: &str) -> Result<Arc<dyn LoadedPlugin>, PluginError> {
+        let (folder, owned) = (self.folder.clone(), name.to_owned());
+        let file =
+            tokio::task::spawn_blocking(move || folder.read(&owned)).await.map_err(|e| broken(&e))??;
+        self.load_file(file).await.map(|loaded| loaded as _).map_err(|mut error| {
+            error.text = format!("plugin `{name}`: {}", error.text);
+            error
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.folder.names()
+    }
+}
+
+impl fmt::Debug for WasmHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmHost").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Makes code of a file, or takes it from the cache. Runs for long: off the async threads.
+fn compile(
+    engine: &wasmtime::Engine,
+    cache: Option<&Cache>,
+    file: &PluginFile,
+) -> Result<Compiled, PluginError> {
+    let kind = kind_of(&file.bytes)?;
+    if let Some(Entry { component, description }) = cache.and_then(|c| c.get(engine, &file.digest)) {
+        let surface = examine(engine, &component)?;
+        return Ok(Compiled { component, surface, kind, description: Some(description) });
+    }
+    let binary = to_component(kind, &file.bytes)?;
+    let component = Component::from_binary(engine, &binary).map_err(|e| {
+        PluginError::new("plugin_invalid", format!("the plugin does not compile: {e:#}"))
+            .mend("is the file whole? `wasm-tools validate` says more")
+    })?;
+    let surface = examine(engine, &component)?;
+    Ok(Compiled { component, surface, kind, description: None })
+}
+
+/// A fault of the host itself.
+fn broken(error: &dyn fmt::Display) -> PluginError {
+    PluginError::new("plugin_host", format!("the plugin host failed: {error}"))
+}

@@ -1,0 +1,221 @@
+//! What guests write for people: log lines, and their stdout and stderr, which become log lines. Many lines are dropped
+//! and counted, long ones are cut, and no line can look like two. A full log never fails a call.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gristmill_core::MessageId;
+use tokio::time::Instant;
+use tracing::Level;
+
+use crate::{sync::lock, text::clean};
+
+/// The longest line, in bytes.
+pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
+
+/// How much of the end of stderr is kept as evidence, in bytes.
+const MAX_TAIL_BYTES: usize = 4 * 1024;
+
+/// The log of one plugin in one step.
+#[derive(Debug)]
+pub(crate) struct GuestLog {
+    flow: Arc<str>,
+    step: Arc<str>,
+    plugin: Arc<str>,
+    rate: Mutex<Rate>,
+}
+
+/// How many lines may still be written this second.
+#[derive(Debug)]
+struct Rate {
+    per_second: u32,
+    left: u32,
+    since: Instant,
+    dropped: u64,
+}
+
+/// A stream of bytes from one instance, cut into lines.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    log: Arc<GuestLog>,
+    level: Level,
+    message: Option<MessageId>,
+    partial: Vec<u8>,
+    /// How many bytes of the line were over the limit.
+    cut: usize,
+    tail: Option<Vec<u8>>,
+}
+
+// === impl GuestLog ===
+
+impl GuestLog {
+    pub(crate) fn new(flow: Arc<str>, step: Arc<str>, plugin: Arc<str>, lines_per_second: u32) -> Self {
+        let rate =
+            Rate { per_second: lines_per_second, left: lines_per_second, since: Instant::now(), dropped: 0 };
+        Self { flow, step, plugin, rate: Mutex::new(rate) }
+    }
+
+    /// Writes a line that a guest gave, unless there are too many.
+    pub(crate) fn write(&self, level: Level, message: Option<&MessageId>, text: &str) {
+        if !is_enabled(level) {
+            return;
+        }
+        let Some(dropped) = lock(&self.rate).admit() else { return };
+        if dropped > 0 {
+            let note = format!("{dropped} lines of this plugin were dropped (limits.log_lines_per_second)");
+            self.emit(Level::WARN, None, &note);
+        }
+        self.emit(level, message, &clean(text, MAX_LINE_BYTES, false));
+    }
+
+    /// Writes a line of the host about this plugin.
+    pub(crate) fn note(&self, text: &str) {
+        self.emit(Level::WARN, None, text);
+    }
+
+    fn emit(&self, level: Level, message: Option<&MessageId>, text: &str) {
+        let (flow, step, plugin) = (&*self.flow, &*self.step, &*self.plugin);
+        let message_id = message.map(MessageId::as_str);
+        // The level of an event must be known when it is compiled, so there is one for each.
+        macro_rules! emit {
+            ($level:ident) => {
+                tracing::event!(target: "gristmill::plugin", Level::$level, flow, step, plugin, message_id, "{text}")
+            };
+        }
+        match level {
+            Level::TRACE => emit!(TRACE),
+            Level::DEBUG => emit!(DEBUG),
+            Level::INFO => emit!(INFO),
+            Level::WARN => emit!(WARN),
+            Level::ERROR => emit!(ERROR),
+        }
+    }
+}
+
+fn is_enabled(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: "gristmill::plugin", Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: "gristmill::plugin", Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: "gristmill::plugin", Level::INFO),
+        Level::WARN => tracing::enabled!(target: "gristmill::plugin", Level::WARN),
+        Level::ERROR => tracing::enabled!(target: "gristmill::plugin", Level::ERROR),
+    }
+}
+
+// === impl Rate ===
+
+impl Rate {
+    /// Whether one more line may be written, and how many were dropped since the last one.
+    fn admit(&mut self) -> Option<u64> {
+        if self.since.elapsed() >= Duration::from_secs(1) {
+            self.since = Instant::now();
+            self.left = self.per_second;
+        }
+        if self.left == 0 {
+            self.dropped = self.dropped.saturating_add(1);
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.dropped))
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    pub(crate) fn stdout(log: Arc<GuestLog>) -> Self {
+        Self { log, level: Level::INFO, message: None, partial: Vec::new(), cut: 0, tail: None }
+    }
+
+    pub(crate) fn stderr(log: Arc<GuestLog>) -> Self {
+        Self { level: Level::WARN, tail: Some(Vec::new()), ..Self::stdout(log) }
+    }
+
+    /// From here on lines belong to this message.
+    pub(crate) fn begin_call(&mut self, message: Option<&MessageId>) {
+        self.message = message.cloned();
+        if let Some(tail) = &mut self.tail {
+            tail.clear();
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        if let Some(tail) = &mut self.tail {
+            tail.extend_from_slice(bytes);
+            let over = tail.len().saturating_sub(MAX_TAIL_BYTES);
+            tail.drain(..over);
+        }
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            let (text, ended) = match part.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (part, false),
+            };
+            let room = MAX_LINE_BYTES.saturating_sub(self.partial.len()).min(text.len());
+            let (kept, cut) = text.split_at(room);
+            self.partial.extend_from_slice(kept);
+            self.cut += cut.len();
+            if ended {
+                self.end_line();
+            }
+        }
+    }
+
+    /// Writes what was begun and not ended.
+    pub(crate) fn flush(&mut self) {
+        if !self.partial.is_empty() {
+            self.end_line();
+        }
+    }
+
+    fn end_line(&mut self) {
+        let mut text = String::from_utf8_lossy(&self.partial).into_owned();
+        if self.cut > 0 {
+            text.push_str(&format!("… ({} bytes more)", self.cut));
+        }
+        self.log.write(self.level, self.message.as_ref(), &text);
+        self.partial.clear();
+        self.cut = 0;
+    }
+
+    /// The end of what was written since the call began.
+    pub(crate) fn tail(&self) -> Option<String> {
+        let tail = self.tail.as_ref().filter(|t| !t.is_empty())?;
+        Some(clean(&String::from_utf8_lossy(tail), 2 * MAX_TAIL_BYTES, true).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> Arc<GuestLog> {
+        Arc::new(GuestLog::new("flow".into(), "steps[0]".into(), "p".into(), 3))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_above_the_rate_are_counted_until_the_next_second() {
+        let log = log();
+        let mut rate = lock(&log.rate);
+        let admitted: Vec<_> = (0..5).map(|_| rate.admit()).collect();
+        assert_eq!(admitted, [Some(0), Some(0), Some(0), None, None]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(rate.admit(), Some(2));
+        assert_eq!(rate.admit(), Some(0));
+    }
+
+    #[test]
+    fn stderr_keeps_its_end_and_a_line_without_end_does_not_grow() {
+        let mut lines = Lines::stderr(log());
+        for _ in 0..10_000 {
+            lines.write(b"0123456789");
+        }
+        assert_eq!(lines.partial.len(), MAX_LINE_BYTES);
+        lines.write(b"\nthe end");
+        assert!(lines.tail().unwrap().ends_with("9\nthe end"));
+        assert!(lines.tail().unwrap().len() <= MAX_TAIL_BYTES);
+        lines.begin_call(None);
+        assert_eq!(lines.tail(), None);
+    }
+}
