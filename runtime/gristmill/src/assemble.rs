@@ -23,7 +23,7 @@ pub(crate) fn registry() -> Registry {
 /// # Errors
 /// When the host cannot be made.
 pub(crate) fn plugin_host(plugins: &Path, state: &Path) -> Result<Arc<WasmHost>, String> {
-    let config = WasmHostConfig::new(plugins, state.join("compiled"));
+    let config = WasmHostConfig { cache_dir: Some(state.join("compiled")), ..WasmHostConfig::new(plugins) };
     WasmHost::new(config).map(Arc::new).map_err(|e| format!("the plugin host cannot be made: {e}"))
 }
 

@@ -1,0 +1,65 @@
+//! `gristmill plugin inspect`: what a plugin is, wants, imports, needs granted, and its configuration's schema.
+
+use std::process::ExitCode;
+
+use gristmill_core::plugin::{Grant, WantsHeaders, World};
+use gristmill_wasm::{Inspection, Kind};
+
+use crate::{
+    cli::{Format, InspectArguments},
+    report::Problem,
+};
+
+/// Shows it.
+pub(crate) fn inspect(arguments: &InspectArguments) -> Result<ExitCode, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("no threads can be started: {e}"))?;
+    let inspection = runtime.block_on(gristmill_wasm::inspect(&arguments.file)).map_err(|e| e.to_string())?;
+    match arguments.format {
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&inspection).map_err(|e| e.to_string())?;
+            println!("{json}");
+        }
+        Format::Human => show(&inspection),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(inspection: &Inspection) {
+    let description = &inspection.description;
+    let (world, verb) = match inspection.world {
+        World::Transformer => ("transformer", "transform"),
+        World::Router => ("router", "route"),
+    };
+    let kind = match inspection.kind {
+        Kind::Component => "component",
+        Kind::CoreModule => "core module with a component type",
+    };
+    let headers = match &description.wants_headers {
+        WantsHeaders::None => "none".to_owned(),
+        WantsHeaders::All => "all".to_owned(),
+        WantsHeaders::Listed(names) => names.join(", "),
+    };
+    let grants: Vec<&str> = inspection.needs.iter().copied().map(Grant::name).collect();
+    println!("{} {}: {}", description.name, description.version, description.summary);
+    println!("  is            a {world} ({kind}, {} bytes), used with `{verb}:`", inspection.size_bytes);
+    println!("  sha-256       {}", inspection.digest);
+    println!("  reads headers {headers}");
+    println!("  reads body    {}", if description.wants_body { "yes" } else { "no" });
+    if grants.is_empty() {
+        println!("  needs granted nothing");
+    } else {
+        let all: Vec<String> = grants.iter().map(|g| format!("{g}: true")).collect();
+        println!("  needs granted {}: write `grants: {{ {} }}`", grants.join(", "), all.join(", "));
+    }
+    println!("  imports       {}", if inspection.imports.is_empty() { "nothing" } else { "" });
+    for import in &inspection.imports {
+        println!("    {import}");
+    }
+    println!("  configuration (JSON Schema)");
+    for line in format!("{:#}", description.config_schema).lines() {
+        println!("    {line}");
+    }
+}
