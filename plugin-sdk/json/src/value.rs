@@ -1,6 +1,6 @@
 //! The tree: values, objects that keep their order, numbers that keep their text.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Ordering};
 
 /// A JSON value that borrows from the text it was parsed from.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -166,14 +166,33 @@ impl From<i64> for Number<'_> {
 /// By value: `1`, `1.0` and `1e0` are equal. Integers are compared exactly, everything else as doubles.
 impl PartialEq for Number<'_> {
     fn eq(&self, other: &Self) -> bool {
+        self.partial_cmp(other) == Some(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for Number<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         if self.0 == other.0 {
-            return true;
+            return Some(Ordering::Equal);
+        }
+        if let (Some(this), Some(that)) = (self.as_i64(), other.as_i64()) {
+            return Some(this.cmp(&that));
         }
         match (self.to_integer(), other.to_integer()) {
-            (Some(Number(this)), Some(Number(that))) => this == that,
-            (None, None) => self.as_f64() == other.as_f64(),
-            (Some(_), None) | (None, Some(_)) => false,
+            (Some(this), Some(that)) => Some(compare_digits(this.as_str(), that.as_str())),
+            _ => self.as_f64().partial_cmp(&other.as_f64()),
         }
+    }
+}
+
+/// Compares integers of any size: by sign, then by length, then by digits. Neither has leading zeros.
+fn compare_digits(this: &str, that: &str) -> Ordering {
+    let by_size = |a: &str, b: &str| a.len().cmp(&b.len()).then_with(|| a.cmp(b));
+    match (this.strip_prefix('-'), that.strip_prefix('-')) {
+        (None, None) => by_size(this, that),
+        (Some(this), Some(that)) => by_size(that, this),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
     }
 }
 
@@ -208,6 +227,11 @@ impl<'a> Object<'a> {
     /// The members in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
         self.0.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// The values in order, to change them.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Value<'a>> {
+        self.0.iter_mut().map(|(_, value)| value)
     }
 
     /// How many members there are.
@@ -277,6 +301,11 @@ mod tests {
         assert_ne!(number("9007199254740993"), number("9007199254740992"));
         assert_ne!(number("1"), number("1.5"));
         assert_ne!(number("12345678901234567890123"), number("12345678901234567890124"));
+        assert!(number("12345678901234567890123") < number("12345678901234567890124"));
+        assert!(number("-12345678901234567890124") < number("-12345678901234567890123"));
+        assert!(number("-12345678901234567890124") < number("1.5"));
+        assert!(number("99999999999999999999") < number("100000000000000000000"));
+        assert!(number("1.5") < number("2"));
     }
 
     #[test]
