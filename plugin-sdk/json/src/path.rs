@@ -33,7 +33,7 @@ enum Kind {
     Query(Query),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Name(String),
     /// From the end when negative.
@@ -88,6 +88,12 @@ impl Path {
     #[must_use]
     pub fn is_singular(&self) -> bool {
         matches!(self.kind, Kind::Singular(_))
+    }
+
+    /// Whether both name the same single place, however they are written. False for queries.
+    #[must_use]
+    pub fn same_place(&self, other: &Path) -> bool {
+        matches!((&self.kind, &other.kind), (Kind::Singular(this), Kind::Singular(that)) if this == that)
     }
 
     /// The first value that it selects.

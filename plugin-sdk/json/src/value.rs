@@ -247,6 +247,15 @@ impl<'a> Object<'a> {
     }
 }
 
+impl<'a> IntoIterator for Object<'a> {
+    type Item = (Cow<'a, str>, Value<'a>);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 /// Equal when the same names have equal values, in whatever order.
 impl PartialEq for Object<'_> {
     fn eq(&self, other: &Self) -> bool {

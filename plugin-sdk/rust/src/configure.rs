@@ -18,7 +18,11 @@ pub fn parse<C: DeserializeOwned>(text: &str) -> Result<C, String> {
     let deserializer = &mut serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let cause = error.into_inner();
+        let error = error.into_inner();
+        // The operator wrote YAML: a place in the JSON that was made of it would mislead.
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let cause = error.to_string();
+        let cause = cause.strip_suffix(&place).unwrap_or(&cause);
         if path == "." { format!("config: {cause}") } else { format!("config.{path}: {cause}") }
     })
 }
