@@ -98,7 +98,14 @@ fn check_run() {
 
 #[test]
 fn workflow_run() {
-    check(sample!("workflow_run"), json!({}));
+    check(
+        sample!("workflow_run"),
+        json!({
+            "event": "workflow_run", "action": "completed", "repository": "Codertocat/Hello-World", "sender": "Codertocat",
+            "subject": { "kind": "workflow_run", "number": 36, "title": "Manually triggered workflow", "url": "https://github.com/octo-org/octo-repo/actions/runs/1589141559" },
+            "occurred_at": "2021-12-16T19:37:22Z"
+        }),
+    );
 }
 
 #[test]
