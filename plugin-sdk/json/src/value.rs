@@ -65,7 +65,7 @@ impl<'a> Value<'a> {
         match self {
             Value::Null => Value::Null,
             Value::Bool(bool) => Value::Bool(bool),
-            Value::Number(Number(text)) => Value::Number(Number(Cow::Owned(text.into_owned()))),
+            Value::Number(number) => Value::Number(number.into_owned()),
             Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
             Value::Array(items) => Value::Array(items.into_iter().map(Value::into_owned).collect()),
             Value::Object(Object(members)) => Value::Object(Object(
@@ -106,6 +106,12 @@ impl<'a> Number<'a> {
     pub fn from_text(text: impl Into<Cow<'a, str>>) -> Option<Self> {
         let text = text.into();
         (crate::parse::number_length(text.as_bytes()) == Ok(text.len())).then_some(Number(text))
+    }
+
+    /// The same number, free of the text it was parsed from.
+    #[must_use]
+    pub fn into_owned(self) -> Number<'static> {
+        Number(Cow::Owned(self.0.into_owned()))
     }
 
     /// The text.

@@ -1,5 +1,5 @@
 //! What a plugin author sees: both traits, both macros, configuration errors, the exported schema, the doubles.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use gristmill_plugin::{
     Failure, Message, NoConfig, Outcome, Router, Transformer, Wants, clock, export_router,

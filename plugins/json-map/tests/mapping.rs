@@ -1,5 +1,5 @@
 //! What each key of the configuration does, and what a mistake says.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use gristmill_plugin::{Change, Failure, Message, Outcome, Transformer, testing};
 use json_map::JsonMap;
