@@ -215,6 +215,12 @@ impl<'a> Object<'a> {
         Object::default()
     }
 
+    /// From members whose names are known to be distinct, without looking for repeats.
+    #[must_use]
+    pub fn from_distinct(members: Vec<(Cow<'a, str>, Value<'a>)>) -> Self {
+        Object(members)
+    }
+
     /// The value of a member.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value<'a>> {
