@@ -18,7 +18,10 @@ const MAX_FLOW_FILES: usize = 10_000;
 /// When the folder cannot be read, with what to do.
 pub(crate) fn flow_files(dir: &Path) -> Result<Vec<FlowFile>, String> {
     let entries = std::fs::read_dir(dir).map_err(|e| {
-        format!("cannot read the folder of flows {}: {e}; make it, or name another with `--flows`", shown(dir))
+        format!(
+            "cannot read the folder of flows {}: {e}; make it, or name another with `--flows`",
+            shown(dir)
+        )
     })?;
     let mut paths = Vec::new();
     for entry in entries {
@@ -55,9 +58,8 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<String, String> {
     if bytes.len() as u64 > limit {
         return Err(format!("{} is larger than {limit} bytes", shown(path)));
     }
-    String::from_utf8(bytes).map_err(|e| {
-        format!("{} is not UTF-8: byte {} is not", shown(path), e.utf8_error().valid_up_to())
-    })
+    String::from_utf8(bytes)
+        .map_err(|e| format!("{} is not UTF-8: byte {} is not", shown(path), e.utf8_error().valid_up_to()))
 }
 
 /// A path as a person would type it: relative to the current folder, where it is below it.

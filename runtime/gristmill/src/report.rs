@@ -30,7 +30,9 @@ impl From<Vec<Mistake>> for Problem {
 pub(crate) fn problem(problem: &Problem) {
     match problem {
         Problem::Text(text) => eprintln!("gristmill: {text}"),
-        Problem::Mistakes(mistakes) => eprint!("{}", human(mistakes, &Sources::read_for(mistakes), use_colour())),
+        Problem::Mistakes(mistakes) => {
+            eprint!("{}", human(mistakes, &Sources::read_for(mistakes), use_colour()))
+        }
     }
 }
 
@@ -102,7 +104,8 @@ pub(crate) fn human(mistakes: &[Mistake], sources: &Sources, colour: bool) -> St
 fn caret(text: &str, start: usize, end: usize) -> (usize, usize) {
     let start = start.min(text.len());
     let end = end.clamp(start, text.len());
-    let first_line = text.get(start..end).and_then(|value| value.lines().next()).map_or(0, |l| l.trim_end().len());
+    let first_line =
+        text.get(start..end).and_then(|value| value.lines().next()).map_or(0, |l| l.trim_end().len());
     let room = usize::from(start < text.len());
     (start, first_line.max(room))
 }

@@ -150,7 +150,11 @@ impl Settings {
         let at = node.at(["admin", "listen"]);
         let admin = address(listen, at, &mut mistakes);
         if let Err(problem) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
-            let mistake = Mistake::new("invalid_value", &node.at(["log", "level"]).span, format!("no log level: {problem}"));
+            let mistake = Mistake::new(
+                "invalid_value",
+                &node.at(["log", "level"]).span,
+                format!("no log level: {problem}"),
+            );
             mistakes.push(mistake.mend("one of `error`, `warn`, `info`, `debug`, `trace`"));
         }
         if !mistakes.is_empty() {
@@ -197,7 +201,9 @@ fn address(text: &str, at: &Node, mistakes: &mut Mistakes) -> Option<SocketAddr>
         Ok(address) => Some(address),
         Err(_) => {
             let problem = format!("`{text}` is no address for the admin listener");
-            mistakes.push(Mistake::new("invalid_value", &at.span, problem).mend("e.g. `127.0.0.1:9090`, or `off`"));
+            mistakes.push(
+                Mistake::new("invalid_value", &at.span, problem).mend("e.g. `127.0.0.1:9090`, or `off`"),
+            );
             None
         }
     }

@@ -35,7 +35,8 @@ impl Watcher {
         // One hint that waits is as good as many.
         let (hint, hints) = mpsc::channel(1);
         let folders = vec![settings.flows.clone(), settings.plugins.clone()];
-        let notices = settings.watch.enabled.then(|| notices(&folders, settings.file.as_deref(), hint)).flatten();
+        let notices =
+            settings.watch.enabled.then(|| notices(&folders, settings.file.as_deref(), hint)).flatten();
         let mut watcher = Self {
             _notices: notices,
             hints,
@@ -112,7 +113,9 @@ fn notices(folders: &[PathBuf], file: Option<&Path>, hint: mpsc::Sender<()>) -> 
         }
     };
     let mut watcher = notify::recommended_watcher(handler)
-        .inspect_err(|e| tracing::warn!("files are polled, because the system gives no notice of changes: {e}"))
+        .inspect_err(|e| {
+            tracing::warn!("files are polled, because the system gives no notice of changes: {e}")
+        })
         .ok()?;
     // The folder of the configuration file rather than the file: editors replace files.
     let folders = folders.iter().map(PathBuf::as_path).chain(file.and_then(Path::parent));

@@ -30,11 +30,12 @@ pub(crate) fn of_name(name: &str, line: bool) -> Option<&'static str> {
 /// The extension for a content type; parameters (`; charset=…`) do not matter.
 pub(crate) fn extension(content_type: &str) -> Option<&'static str> {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let known = KNOWN.iter().find(|(_, file, _)| file.eq_ignore_ascii_case(essence)).map(|(known, ..)| *known);
+    let known =
+        KNOWN.iter().find(|(_, file, _)| file.eq_ignore_ascii_case(essence)).map(|(known, ..)| *known);
     // RFC 6839: a structured syntax suffix says what the bytes are.
-    known.or_else(|| essence.ends_with("+json").then_some("json")).or_else(|| {
-        essence.ends_with("+xml").then_some("xml")
-    })
+    known
+        .or_else(|| essence.ends_with("+json").then_some("json"))
+        .or_else(|| essence.ends_with("+xml").then_some("xml"))
 }
 
 #[cfg(test)]

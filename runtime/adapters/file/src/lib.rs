@@ -26,8 +26,7 @@ use source::FileSourceSpec;
 
 /// The protocol `file`.
 #[derive(Debug, Default)]
-pub struct FileAdapter {
-}
+pub struct FileAdapter {}
 
 // === impl FileAdapter ===
 

@@ -113,6 +113,12 @@ pub fn check(file: PathBuf, node: &Node, context: CheckContext<'_>) -> Result<Ch
     let flow = walk(file, node, context, &mut mistakes);
     match flow {
         Some(flow) if mistakes.is_empty() => Ok(flow),
+        None if mistakes.is_empty() => {
+            // A check that gives nothing has to say why; an adapter that does not is mended here, so that nothing is
+            // refused without a word.
+            let text = "this flow was refused without a reason, which is a fault of an adapter";
+            Err(Mistake::new("internal", &node.span, text).into())
+        }
         _ => Err(mistakes),
     }
 }

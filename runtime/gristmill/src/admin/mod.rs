@@ -106,7 +106,9 @@ fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
         }
     }
     match admin.metrics.encode() {
-        Ok(body) => with_type("application/openmetrics-text; version=1.0.0; charset=utf-8", StatusCode::OK, body),
+        Ok(body) => {
+            with_type("application/openmetrics-text; version=1.0.0; charset=utf-8", StatusCode::OK, body)
+        }
         Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
     }
 }
@@ -115,7 +117,11 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     with_type("text/plain; charset=utf-8", status, body)
 }
 
-fn with_type(content_type: &'static str, status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn with_type(
+    content_type: &'static str,
+    status: StatusCode,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));

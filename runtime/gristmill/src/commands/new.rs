@@ -24,8 +24,13 @@ pub(crate) fn flow(arguments: &NewFlowArguments) -> Result<ExitCode, Problem> {
     let path = arguments.dir.join(format!("{}.yaml", arguments.name));
     write_new(&path, &FLOW.replace("{{name}}", &arguments.name))?;
     println!("wrote {}", shown(&path));
-    println!("  gristmill run                                             runs it, and reloads it when you save it");
-    println!("  curl -i -d '{{\"name\":\"Ada\"}}' http://127.0.0.1:8080/{}    sends it a message", arguments.name);
+    println!(
+        "  gristmill run                                             runs it, and reloads it when you save it"
+    );
+    println!(
+        "  curl -i -d '{{\"name\":\"Ada\"}}' http://127.0.0.1:8080/{}    sends it a message",
+        arguments.name
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -33,14 +38,20 @@ pub(crate) fn flow(arguments: &NewFlowArguments) -> Result<ExitCode, Problem> {
 pub(crate) fn plugin(arguments: &NewPluginArguments) -> Result<ExitCode, Problem> {
     let dir = arguments.dir.join(&arguments.name);
     if dir.exists() {
-        return Err(format!("{} is there already; take another name, or another folder with `--dir`", shown(&dir)).into());
+        return Err(format!(
+            "{} is there already; take another name, or another folder with `--dir`",
+            shown(&dir)
+        )
+        .into());
     }
     for file in gristmill_template::files(&arguments.name).map_err(|e| e.to_string())? {
         write_new(&dir.join(file.path), &file.content)?;
     }
     println!("wrote {}", shown(&dir));
     println!("  cd {} && cargo test      tests it, without a Wasm runtime", shown(&dir));
-    println!("  cargo build --release --target wasm32-wasip2      builds it (`rustup target add wasm32-wasip2` once)");
+    println!(
+        "  cargo build --release --target wasm32-wasip2      builds it (`rustup target add wasm32-wasip2` once)"
+    );
     println!("  then copy target/wasm32-wasip2/release/*.wasm to the folder of plugins; README.md says more");
     Ok(ExitCode::SUCCESS)
 }

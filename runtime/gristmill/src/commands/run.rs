@@ -3,9 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use gristmill_core::{SystemClock, observe::ReloadResult};
-use gristmill_engine::{
-    runtime::{Applied, DOWN_RETRY, Runtime, RuntimeParts},
-};
+use gristmill_engine::runtime::{Applied, DOWN_RETRY, Runtime, RuntimeParts};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +66,8 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
         clock: Arc::new(SystemClock),
         state_dir: settings.state.join("flows"),
     }));
-    let admin = Arc::new(Admin { runtime: Arc::clone(&runtime), metrics, draining: CancellationToken::new() });
+    let admin =
+        Arc::new(Admin { runtime: Arc::clone(&runtime), metrics, draining: CancellationToken::new() });
     let watcher = Watcher::start(&settings);
     let mut server = Server { arguments, settings, log, runtime, admin, listener: None, watcher };
     if let Some(address) = server.settings.admin {
@@ -201,7 +200,9 @@ impl Signals {
 }
 
 fn stopped_at_once() -> ExitCode {
-    tracing::warn!("stopped at once, by a second signal: what was not settled is offered again by its source");
+    tracing::warn!(
+        "stopped at once, by a second signal: what was not settled is offered again by its source"
+    );
     ExitCode::FAILURE
 }
 
@@ -214,7 +215,9 @@ fn tell(applied: &[Applied]) {
         match one.result {
             ReloadResult::Applied => tracing::info!(flow, version, "{file}: running"),
             ReloadResult::Unchanged => tracing::debug!(flow, version, "{file}: unchanged"),
-            ReloadResult::Removed => tracing::info!(flow, "{file}: removed; it finishes what it has accepted"),
+            ReloadResult::Removed => {
+                tracing::info!(flow, "{file}: removed; it finishes what it has accepted")
+            }
             ReloadResult::Refused => {
                 let goes_on = match &one.version {
                     Some(version) => format!("version {version} goes on"),

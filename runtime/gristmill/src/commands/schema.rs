@@ -9,7 +9,8 @@ use crate::{assemble, cli::SchemaArguments, report::Problem, settings::ConfigFil
 
 /// Prints it.
 pub(crate) fn schema(arguments: &SchemaArguments) -> Result<ExitCode, Problem> {
-    let schema = if arguments.config { schema_of::<ConfigFile>() } else { flow_schema(&assemble::registry()) };
+    let schema =
+        if arguments.config { schema_of::<ConfigFile>() } else { flow_schema(&assemble::registry()) };
     println!("{schema:#}");
     Ok(ExitCode::SUCCESS)
 }

@@ -2,9 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
-};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use crate::settings::{LogConfig, LogFormat};
 

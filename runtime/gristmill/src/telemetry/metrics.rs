@@ -29,6 +29,9 @@ const MAX_GUEST_SERIES: usize = 32;
 /// From 10 microseconds to 40 seconds.
 const BUCKETS: [f64; 12] = [1e-5, 4e-5, 1.6e-4, 6.4e-4, 2.56e-3, 0.01, 0.04, 0.16, 0.64, 2.56, 10.0, 40.0];
 
+/// The versions of each flow that have series, oldest first.
+type Versions = BTreeMap<Arc<str>, VecDeque<Arc<str>>>;
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Every metric, and the hooks that fill it.
@@ -36,7 +39,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub(crate) struct Metrics {
     registry: Arc<Registry>,
     series: Series,
-    versions: Arc<Mutex<BTreeMap<Arc<str>, VecDeque<Arc<str>>>>>,
+    versions: Arc<Mutex<Versions>>,
 }
 
 #[derive(Debug, Clone)]
@@ -195,12 +198,20 @@ impl Metrics {
         all.register("step_dropped", "Messages dropped on purpose by a step", s.dropped);
         all.register("refused", "Senders refused before there was a delivery", s.refused);
         all.register("plugin_call_duration_seconds", "One call of a plugin", s.plugin_duration);
-        all.register("plugin_failures", "Failed calls of a plugin (traps, timeouts, ...), by error class", s.plugin_failures);
+        all.register(
+            "plugin_failures",
+            "Failed calls of a plugin (traps, timeouts, ...), by error class",
+            s.plugin_failures,
+        );
         all.register("plugin_quarantined", "1 while a plugin is held back", s.quarantined);
         all.register("reloads", "Loads and reloads of flows, by result", s.reloads);
         all.register("plugin_counter", "Counted by a plugin itself", s.guest_counters);
         all.register("plugin_gauge", "Set by a plugin itself", s.guest_gauges);
-        all.register("plugin_metrics_dropped", "Counts of a plugin above its limit of names", s.guest_dropped);
+        all.register(
+            "plugin_metrics_dropped",
+            "Counts of a plugin above its limit of names",
+            s.guest_dropped,
+        );
         all.register("flow_up", "1 while the flow takes messages", s.up);
         all.register("in_flight", "Deliveries that have not settled", s.in_flight);
         Self { registry: Arc::new(all), series, versions: Arc::default() }
@@ -234,7 +245,9 @@ impl Metrics {
         kept.push_back(Arc::clone(version));
         while kept.len() > VERSIONS_KEPT {
             let Some(oldest) = kept.pop_front() else { break };
-            self.series.accepted.remove(&VersionLabels { flow: flow.to_string(), version: oldest.to_string() });
+            self.series
+                .accepted
+                .remove(&VersionLabels { flow: flow.to_string(), version: oldest.to_string() });
             for outcome in ["delivered", "dead_lettered", "rejected", "released"] {
                 let (flow, version) = (flow.to_string(), oldest.to_string());
                 self.series.deliveries.remove(&OutcomeLabels { flow, version, outcome });
@@ -414,6 +427,8 @@ mod tests {
         }
         let text = metrics.encode().unwrap();
         assert_eq!(text.matches("gristmill_plugin_counter_total{").count(), MAX_GUEST_SERIES);
-        assert!(text.contains("gristmill_plugin_metrics_dropped_total{flow=\"f\",step=\"steps[0]\",plugin=\"p\"} 68"));
+        assert!(text.contains(
+            "gristmill_plugin_metrics_dropped_total{flow=\"f\",step=\"steps[0]\",plugin=\"p\"} 68"
+        ));
     }
 }

@@ -221,15 +221,7 @@ impl Facts {
         let metadata = file.metadata()?;
         let headers = headers(&name, &metadata, by_line, settings);
         let progress_path = progress_path(metadata.ino());
-        Ok(Self {
-            name,
-            path,
-            progress_path,
-            inode: metadata.ino(),
-            size: metadata.len(),
-            by_line,
-            headers,
-        })
+        Ok(Self { name, path, progress_path, inode: metadata.ino(), size: metadata.len(), by_line, headers })
     }
 }
 

@@ -44,6 +44,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub(crate) use self::spec::FileSourceSpec;
 use self::{
     producer::{Piece, Produced, Producer, Wait},
     settings::Settings,
@@ -51,7 +52,6 @@ use self::{
     watch::Watch,
     work::Owner,
 };
-pub(crate) use self::spec::FileSourceSpec;
 
 /// The folder is not listed again before this long, however often it changes.
 const SCAN_GAP: Duration = Duration::from_millis(10);
@@ -127,8 +127,7 @@ impl PreparedSource for PreparedFileSource {
 impl FileSource {
     fn new(settings: Arc<Settings>, owner: Owner, watch: bool) -> Self {
         let folder_changed = Arc::new(Notify::new());
-        let watch =
-            if watch { Watch::new(&settings.directory, Arc::clone(&folder_changed)) } else { None };
+        let watch = if watch { Watch::new(&settings.directory, Arc::clone(&folder_changed)) } else { None };
         let shared = Arc::new(Shared::new(settings, owner));
         Self {
             flush: tokio::spawn(keep_flushed(Arc::clone(&shared))),

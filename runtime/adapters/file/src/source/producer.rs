@@ -174,8 +174,7 @@ impl Producer {
         let cannot = |error: io::Error| settings.cannot_read(&error);
         if self.recover_at.is_none_or(|at| at <= now) {
             self.recover_at = Some(now + settings.poll);
-            let recovery =
-                owner.recover(&settings.directory, |name| settings.wants(name)).map_err(cannot)?;
+            let recovery = owner.recover(&settings.directory, |name| settings.wants(name)).map_err(cannot)?;
             for orphan in recovery.orphans {
                 if self.listing.warn_once(&orphan.as_os_str().to_owned()) {
                     tracing::warn!(
@@ -214,8 +213,7 @@ impl Producer {
                 self.begin(shared, settings, owner, name, None, Some(candidate), batch);
             }
             // Another process was quicker, or it was taken away; or a file of this name is still in work.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {}
             Err(error) => {
                 if self.listing.warn_once(&candidate.name) {
                     tracing::warn!(
@@ -228,7 +226,10 @@ impl Producer {
     }
 
     /// Begins with a file that has been claimed.
-    #[allow(clippy::too_many_arguments, reason = "one call each from claiming and adopting; a struct would only rename it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call each from claiming and adopting; a struct would only rename it"
+    )]
     fn begin(
         &mut self,
         shared: &Shared,
@@ -315,13 +316,7 @@ impl Producer {
 }
 
 /// A whole file as one message.
-fn whole(
-    shared: &Shared,
-    settings: &Settings,
-    file: Arc<ClaimedFile>,
-    input: &mut File,
-    batch: &mut Batch,
-) {
+fn whole(shared: &Shared, settings: &Settings, file: Arc<ClaimedFile>, input: &mut File, batch: &mut Batch) {
     let max_bytes = match settings.read {
         Reading::Whole { max_bytes } => max_bytes,
         Reading::Lines { .. } => u64::MAX,

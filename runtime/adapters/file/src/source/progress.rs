@@ -54,8 +54,7 @@ mod tests {
     fn is_read_only_for_the_file_it_was_written_for_and_only_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1");
-        let progress =
-            Progress { inode: 1, offset: 10, line: 3, settled: vec![(12, 20)], finished: false };
+        let progress = Progress { inode: 1, offset: 10, line: 3, settled: vec![(12, 20)], finished: false };
         assert_eq!(Progress::read(&path, 1), None);
         progress.write(&path).unwrap();
         assert_eq!(Progress::read(&path, 1), Some(progress));

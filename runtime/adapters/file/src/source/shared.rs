@@ -118,7 +118,11 @@ impl Shared {
     }
 
     /// The acknowledgement of a message of a file.
-    pub(crate) fn acknowledgement(self: &Arc<Self>, file: &Arc<ClaimedFile>, place: Place) -> Acknowledgement {
+    pub(crate) fn acknowledgement(
+        self: &Arc<Self>,
+        file: &Arc<ClaimedFile>,
+        place: Place,
+    ) -> Acknowledgement {
         file.state().outstanding += 1;
         let (shared, file): (Weak<Self>, _) = (Arc::downgrade(self), Arc::clone(file));
         Acknowledgement::new(move |outcome| {
@@ -144,9 +148,7 @@ impl Shared {
         }
         if outcome.settlement == Settlement::Rejected {
             let reason = match &outcome.failure {
-                Some(failure) => {
-                    Reason { class: failure.class().name(), text: failure.text().to_owned() }
-                }
+                Some(failure) => Reason { class: failure.class().name(), text: failure.text().to_owned() },
                 None => Reason { class: "rejected", text: "the flow rejected it without a reason".into() },
             };
             if file.by_line {
@@ -282,7 +284,10 @@ impl Shared {
             let mut state = file.state();
             let todo = if state.ledger.is_finished() {
                 Todo::Finish
-            } else if self.closed.load(Ordering::SeqCst) && state.outstanding == 0 && state.ledger.is_untouched() {
+            } else if self.closed.load(Ordering::SeqCst)
+                && state.outstanding == 0
+                && state.ledger.is_untouched()
+            {
                 Todo::PutBack
             } else if file.by_line && state.unnoted > 0 {
                 Todo::Note
@@ -349,7 +354,9 @@ pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
         }
         let flushing = Arc::clone(&shared);
         if tokio::task::spawn_blocking(move || flushing.flush()).await.is_err() {
-            tracing::error!("a flush of a file source panicked: what it had in hand is offered again after a restart");
+            tracing::error!(
+                "a flush of a file source panicked: what it had in hand is offered again after a restart"
+            );
         }
         if lock(&shared.book).trouble.is_some() {
             tokio::time::sleep(FLUSH_RETRY).await;

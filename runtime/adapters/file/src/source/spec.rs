@@ -142,7 +142,9 @@ impl FileSourceSpec {
             _ => format!("the folder `{shown}` cannot be looked at: {error}"),
         })?;
         if !metadata.is_dir() {
-            return Err(format!("`{shown}` is not a folder: `directory` names the folder, `pattern` the files"));
+            return Err(format!(
+                "`{shown}` is not a folder: `directory` names the folder, `pattern` the files"
+            ));
         }
         may(directory, Access::READ_OK | Access::EXEC_OK, "read")?;
         may(directory, Access::WRITE_OK, "write to (files are claimed by moving them)")?;

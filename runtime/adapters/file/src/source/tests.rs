@@ -390,7 +390,8 @@ async fn after_a_kill_reading_goes_on_where_acknowledged_work_ended() {
 
 fn progress_files(bench: &Bench) -> usize {
     let work = bench.path(work::WORK_FOLDER);
-    let owners = fs::read_dir(work).unwrap().filter_map(|e| fs::read_dir(e.unwrap().path().join("progress")).ok());
+    let owners =
+        fs::read_dir(work).unwrap().filter_map(|e| fs::read_dir(e.unwrap().path().join("progress")).ok());
     owners.flatten().count()
 }
 
@@ -505,7 +506,8 @@ async fn close_puts_back_what_was_not_begun_and_keeps_what_was() {
     deliveries.into_iter().for_each(|d| d.acknowledgement.delivered());
     bench.until(|b| b.names() == ["done/a", "done/b", "done/c"]).await;
     drop(source);
-    let left: Vec<_> = fs::read_dir(bench.path(work::WORK_FOLDER)).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(bench.path(work::WORK_FOLDER)).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["lock"]);
 }
 
@@ -707,7 +709,8 @@ async fn prepare_says_what_is_in_the_way_and_leaves_no_trace() {
     fs::write(bench.folder.path().join("in"), "a file").unwrap();
     let file = prepare(at_once()).await.unwrap();
     assert!(file.contains("is not a folder"), "{file}");
-    let through = prepare(json!({"directory": ".", "done": {"move": {"directory": "in/done"}}})).await.unwrap();
+    let through =
+        prepare(json!({"directory": ".", "done": {"move": {"directory": "in/done"}}})).await.unwrap();
     assert!(through.contains("cannot be made"), "{through}");
     fs::remove_file(bench.folder.path().join("in")).unwrap();
     fs::create_dir(bench.folder.path().join("in")).unwrap();

@@ -93,11 +93,7 @@ impl Owner {
 
     /// Takes over what dead owners left: files whose name is wanted become this owner's, with their progress; others that
     /// were not begun go back to where they came from. Does nothing when another process is at it.
-    pub(crate) fn recover(
-        &self,
-        directory: &Path,
-        wanted: impl Fn(&OsStr) -> bool,
-    ) -> io::Result<Recovery> {
+    pub(crate) fn recover(&self, directory: &Path, wanted: impl Fn(&OsStr) -> bool) -> io::Result<Recovery> {
         let work = work_folder(directory)?;
         let mut recovery = Recovery::default();
         let _moment = match lock_work_folder(&work, FlockOperation::NonBlockingLockExclusive) {
@@ -256,8 +252,7 @@ mod tests {
         let first = Owner::new(directory, "first").unwrap();
         let inode = claim(&first, directory, "a.xml");
         claim(&first, directory, "b.xml");
-        let progress =
-            Progress { inode, offset: 7, line: 2, settled: vec![(9, 12)], finished: false };
+        let progress = Progress { inode, offset: 7, line: 2, settled: vec![(9, 12)], finished: false };
         progress.write(&first.progress(inode)).unwrap();
 
         let second = Owner::new(directory, "second").unwrap();
