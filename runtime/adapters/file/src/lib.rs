@@ -14,6 +14,8 @@ mod content_type;
 mod fsys;
 mod sink;
 mod source;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 

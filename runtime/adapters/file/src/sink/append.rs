@@ -13,7 +13,10 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -78,6 +81,9 @@ pub(crate) struct Appender {
     name: SafeName,
     clock: Arc<dyn Clock>,
     open: Mutex<Option<OpenFile>>,
+    /// The date that the last file set aside was given, in milliseconds: the next gets a later one, so that their names
+    /// sort in the order in which they were written, however fast that goes and wherever the clock jumps.
+    last_aside: AtomicU64,
 }
 
 /// A line to be appended.
@@ -118,6 +124,7 @@ impl OpenFiles {
             name: name.clone(),
             clock: Arc::clone(&self.clock),
             open: Mutex::new(None),
+            last_aside: AtomicU64::new(0),
         });
         files.insert((path, name.clone()), Arc::downgrade(&appender));
         appender
@@ -307,7 +314,9 @@ impl Appender {
     }
 
     fn rotate(&self, file: &OpenFile, rotate: &Rotate, now: Timestamp) -> io::Result<()> {
-        let aside = rotation::set_aside(&file.folder, &self.name.name, now)?;
+        let date = now.as_millis().max(self.last_aside.load(Ordering::Relaxed).saturating_add(1));
+        self.last_aside.store(date, Ordering::Relaxed);
+        let aside = rotation::set_aside(&file.folder, &self.name.name, Timestamp::from_millis(date))?;
         tracing::info!(file = %self.name, aside, bytes = file.length, "set aside, a new file begins");
         if let Some(keep) = rotate.keep
             && let Err(error) = rotation::prune(&file.folder, &self.name.name, keep)
