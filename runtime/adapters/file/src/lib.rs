@@ -12,28 +12,45 @@
 pub mod config;
 mod content_type;
 mod fsys;
+mod sink;
 mod source;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
 use gristmill_core::{
+    Clock, SystemClock,
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
     config::{Node, Schema, schema_of},
     source::SourceSpec,
 };
 
-use source::FileSourceSpec;
+use self::{sink::OpenFiles, source::FileSourceSpec};
 
-/// The protocol `file`.
-#[derive(Debug, Default)]
-pub struct FileAdapter {}
+/// The protocol `file`. Holds the files that are open for appending: all flows and all versions share them.
+#[derive(Debug)]
+pub struct FileAdapter {
+    files: Arc<OpenFiles>,
+}
 
 // === impl FileAdapter ===
 
 impl FileAdapter {
     /// An adapter without open files.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_clock(Arc::new(SystemClock))
+    }
+
+    /// The same with another clock: it names and ages the files that are rotated.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self { files: Arc::new(OpenFiles::new(clock)) }
+    }
+}
+
+impl Default for FileAdapter {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -54,7 +71,7 @@ impl Adapter for FileAdapter {
         Some(Arc::new(FileSourceSpec::check(config, checker)?))
     }
 
-    fn check_sink(&self, _config: &Node, _usage: SinkUse, _checker: &mut Checker<'_>) -> Option<CheckedSink> {
-        None
+    fn check_sink(&self, config: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {
+        sink::check(config, usage, checker, &self.files)
     }
 }

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::{ffi::OsStrExt, fs::symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -684,7 +687,8 @@ async fn a_folder_that_goes_away_and_comes_back_is_read_again() {
     let bench = Bench::new();
     let mut source = bench.start(at_once()).await;
     assert!(is_idle(&mut source).await);
-    fs::remove_dir_all(bench.path("")).unwrap();
+    // In one step, for the source may be looking into it.
+    fs::rename(bench.folder.path().join("in"), bench.folder.path().join("away")).unwrap();
     let error = loop {
         match tokio::time::timeout(Duration::from_secs(5), source.next()).await {
             Ok(Err(error)) => break error,
@@ -754,4 +758,27 @@ fn one_endpoint_has_one_name() {
     assert_ne!(one.identity(), other.identity());
     assert_eq!(one.claims(), link.claims());
     assert_ne!(one.claims(), other.claims());
+}
+
+#[test]
+fn an_unreadable_file_is_moved_to_the_failed_ones_and_the_others_come() {
+    let bench = Bench::new();
+    crate::testing::unprivileged(bench.folder.path(), || {
+        bench.write("a", "secret");
+        bench.write("b", "b");
+        fs::set_permissions(bench.path("a"), fs::Permissions::from_mode(0o000)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut source = bench.start(at_once()).await;
+            let deliveries = take(&mut source, 1).await;
+            assert_eq!(bodies(&deliveries), ["b"]);
+            let error = fs::read_to_string(bench.path("failed/a.error")).unwrap();
+            assert!(error.contains("read permission") && is_there(&bench, "failed/a"), "{error}");
+
+            fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o500)).unwrap();
+            let error = bench.prepare(at_once()).await.err().unwrap();
+            assert!(error.text.contains("may not write to"), "{error}");
+            fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o700)).unwrap();
+        });
+    });
 }

@@ -1,0 +1,447 @@
+//! One line a message, at the end of a file that all flows and all versions in this process share.
+//!
+//! What is confirmed is on disk: a group of lines is written, then synced, then confirmed. What could not be written whole is
+//! cut off again; what a crash left half-written is cut off when the file is next opened, for only a line that ends was ever
+//! confirmed. A lock on the file keeps other processes of the runtime from it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::File,
+    io::{self, Seek, SeekFrom, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gristmill_core::{
+    Clock, ErrorClass, Failure, Timestamp,
+    sink::{Outgoing, Sink},
+};
+use rustix::{
+    fs::{AtFlags, FlockOperation, OFlags},
+    io::Errno,
+};
+
+use super::{
+    failure::{failure, unavailable},
+    folder::{self, Folder},
+    group::{Commit, GroupCommit},
+    line::line_of,
+    name::SafeName,
+    one_file::Naming,
+    rotation,
+};
+use crate::{
+    config::{Newline, Rotate},
+    fsys::with_suffix,
+};
+
+/// How many files one sink keeps open, when names are rendered for each message.
+const MAX_OPEN: usize = 64;
+
+/// How much is gathered before it is handed to the system, in bytes. A line that is larger is handed over as it is.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// How long the file may still be held by a handle of this process that is being closed.
+const LOCK_TRIES: u32 = 20;
+const LOCK_TRY: Duration = Duration::from_millis(5);
+
+/// The files that are open for appending, shared by all sinks of the process.
+#[derive(Debug)]
+pub(crate) struct OpenFiles {
+    clock: Arc<dyn Clock>,
+    files: Mutex<HashMap<(PathBuf, SafeName), Weak<GroupCommit<Appender>>>>,
+}
+
+/// The sink.
+#[derive(Debug)]
+pub(crate) struct AppendSink {
+    pub(crate) naming: Naming,
+    pub(crate) newline: Newline,
+    pub(crate) rotate: Option<Rotate>,
+    pub(crate) folder: Arc<Folder>,
+    pub(crate) files: Arc<OpenFiles>,
+    /// The files used last, the latest at the end; they stay open.
+    pub(crate) recent: Mutex<VecDeque<(SafeName, Arc<GroupCommit<Appender>>)>>,
+}
+
+/// Appends groups of lines to one file.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    folder: Arc<Folder>,
+    name: SafeName,
+    clock: Arc<dyn Clock>,
+    open: Mutex<Option<OpenFile>>,
+    /// The date that the last file set aside was given, in milliseconds: the next gets a later one, so that their names
+    /// sort in the order in which they were written, however fast that goes and wherever the clock jumps.
+    last_aside: AtomicU64,
+}
+
+/// A line to be appended.
+#[derive(Debug)]
+pub(crate) struct LineJob {
+    line: Bytes,
+    rotate: Option<Rotate>,
+}
+
+/// The file at the end of which lines are written.
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    folder: Arc<OwnedFd>,
+    /// What is whole and synced, in bytes.
+    length: u64,
+    begun: Timestamp,
+}
+
+// === impl OpenFiles ===
+
+impl OpenFiles {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, files: Mutex::default() }
+    }
+
+    /// The one appender of a file.
+    fn appender(&self, folder: &Arc<Folder>, name: &SafeName) -> Arc<GroupCommit<Appender>> {
+        // By its real name, so that a link to the folder is the same folder.
+        let path = std::fs::canonicalize(folder.path()).unwrap_or_else(|_| folder.path().to_owned());
+        let mut files = lock(&self.files);
+        if let Some(appender) = files.get(&(path.clone(), name.clone())).and_then(Weak::upgrade) {
+            return appender;
+        }
+        files.retain(|_, file| file.strong_count() > 0);
+        let appender = GroupCommit::new(Appender {
+            folder: Arc::clone(folder),
+            name: name.clone(),
+            clock: Arc::clone(&self.clock),
+            open: Mutex::new(None),
+            last_aside: AtomicU64::new(0),
+        });
+        files.insert((path, name.clone()), Arc::downgrade(&appender));
+        appender
+    }
+}
+
+// === impl AppendSink ===
+
+impl AppendSink {
+    fn appender(&self, name: &SafeName) -> Arc<GroupCommit<Appender>> {
+        let mut recent = lock(&self.recent);
+        match recent.iter().rposition(|(known, _)| known == name) {
+            // The usual case: one name, or the same one again.
+            Some(at) if at + 1 == recent.len() => {}
+            Some(at) => {
+                if let Some(entry) = recent.remove(at) {
+                    recent.push_back(entry);
+                }
+            }
+            None => {
+                if recent.len() >= MAX_OPEN {
+                    recent.pop_front();
+                }
+                recent.push_back((name.clone(), self.files.appender(&self.folder, name)));
+            }
+        }
+        match recent.back() {
+            Some((_, appender)) => Arc::clone(appender),
+            None => self.files.appender(&self.folder, name),
+        }
+    }
+
+    /// Looks whether the file can be written, and cuts a torn tail, when the name is known before any message is.
+    pub(crate) fn open(&self) -> Result<(), Failure> {
+        let path = self.folder.path().display();
+        self.folder.get().map_err(|error| {
+            unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"))
+        })?;
+        if let Naming::Fixed(name) = &self.naming {
+            self.appender(name).commit().look()?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for AppendSink {
+    async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
+        let line = line_of(outgoing.message.body(), self.newline)?;
+        let job = LineJob { line, rotate: self.rotate.clone() };
+        let appender = match &self.naming {
+            Naming::Fixed(name) => self.appender(name),
+            naming => self.appender(&naming.name(outgoing)?),
+        };
+        appender.submit(job).await
+    }
+}
+
+// === impl Appender ===
+
+impl Commit for Appender {
+    type Job = LineJob;
+
+    fn commit(&self, jobs: Vec<LineJob>) -> Vec<Result<(), Failure>> {
+        let mut open = lock(&self.open);
+        let mut results = Vec::with_capacity(jobs.len());
+        let mut jobs = jobs.as_slice();
+        while !jobs.is_empty() {
+            let (written, outcome) = self.append(&mut open, jobs);
+            // An error after which something was cut off: what follows is not written before it. The order stays, and
+            // nothing of what follows could be read as the end of what failed.
+            let failed = outcome.is_err();
+            results.extend((0..written).map(|_| outcome.clone()));
+            jobs = jobs.get(written..).unwrap_or_default();
+            if failed {
+                results.extend(jobs.iter().map(|_| outcome.clone()));
+                break;
+            }
+        }
+        results
+    }
+}
+
+impl Appender {
+    /// What can be seen before the first line.
+    fn look(&self) -> Result<(), Failure> {
+        let mut open = lock(&self.open);
+        let what = self.what();
+        let there = self
+            .folder
+            .get()
+            .map_err(io::Error::from)
+            .and_then(|top| match stat(&top, &self.name) {
+                Err(Errno::NOENT) => Ok(false),
+                found => Ok(found.map(|_| true)?),
+            })
+            .map_err(|error| unavailable(&error, &what))?;
+        if !there {
+            return Ok(());
+        }
+        match self.ensure_open(&mut open) {
+            // Another process is about to end, perhaps: each message will tell whether it has.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(unavailable(&error, &what)),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Appends and syncs as many of the jobs as go into one file. Gives how many, and what became of them.
+    fn append(&self, open: &mut Option<OpenFile>, jobs: &[LineJob]) -> (usize, Result<(), Failure>) {
+        let count = jobs.len();
+        let all = |error: io::Error| (count, Err(unavailable(&error, &self.what())));
+        let file = match self.ensure_open(open) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let text = format!(
+                    "{}: another process appends to this file; give each process a `name` of its own",
+                    self.what()
+                );
+                return (count, Err(Failure::new(ErrorClass::SinkUnavailable, text)));
+            }
+            // A link planted in the way, a folder of that name: the message may have chosen the name.
+            Err(error) => return (count, Err(failure(&error, &self.what()))),
+        };
+        let now = self.clock.now();
+        if let Some(job) = jobs.first()
+            && let Some(rotate) = &job.rotate
+            && rotation::is_due(rotate, file.length, job.line.len() as u64 + 1, file.begun, now)
+        {
+            let rotated = self.rotate(file, rotate, now);
+            *open = None;
+            // Nothing is written yet; the next round opens a new file.
+            return match rotated {
+                Ok(()) => (0, Ok(())),
+                Err(error) => all(error),
+            };
+        }
+        match file.write(jobs, now) {
+            Ok(written) => (written, Ok(())),
+            Err(error) => {
+                if let Err(cut) = file.file.set_len(file.length) {
+                    tracing::warn!(
+                        file = %self.name, error = %cut,
+                        "what was written of lines that failed cannot be cut off; it is when the file is next opened"
+                    );
+                    *open = None;
+                }
+                all(error)
+            }
+        }
+    }
+
+    /// The file, opened when it is not, or when another file has its name by now.
+    fn ensure_open<'a>(&self, open: &'a mut Option<OpenFile>) -> io::Result<&'a mut OpenFile> {
+        let top = self.folder.get()?;
+        let folder = folder::enter(&top, &self.name.folders)?;
+        let current = open.take().filter(|open| open.is_named(&folder, &self.name.name));
+        let current = match current {
+            Some(current) => current,
+            None => self.open_anew(folder)?,
+        };
+        Ok(open.insert(current))
+    }
+
+    fn open_anew(&self, folder: Arc<OwnedFd>) -> io::Result<OpenFile> {
+        let name = self.name.name.as_str();
+        let existing = match folder::open_file(&folder, name, OFlags::RDWR) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            file => Some(file?),
+        };
+        let is_new = existing.is_none();
+        let mut file = match existing {
+            Some(file) => file,
+            None => folder::open_file(&folder, name, OFlags::RDWR | OFlags::CREATE)?,
+        };
+        lock_file(&file)?;
+        let metadata = file.metadata()?;
+        let (length, begun) = if is_new {
+            rustix::fs::fsync(&*folder)?;
+            (metadata.len(), self.clock.now())
+        } else {
+            let begun = metadata.created().or_else(|_| metadata.modified())?.into();
+            (cut_torn_tail(&mut file, &folder, &self.name)?, begun)
+        };
+        file.seek(SeekFrom::Start(length))?;
+        Ok(OpenFile { file, folder, length, begun })
+    }
+
+    fn rotate(&self, file: &OpenFile, rotate: &Rotate, now: Timestamp) -> io::Result<()> {
+        let date = now.as_millis().max(self.last_aside.load(Ordering::Relaxed).saturating_add(1));
+        self.last_aside.store(date, Ordering::Relaxed);
+        let aside = rotation::set_aside(&file.folder, &self.name.name, Timestamp::from_millis(date))?;
+        tracing::info!(file = %self.name, aside, bytes = file.length, "set aside, a new file begins");
+        if let Some(keep) = rotate.keep
+            && let Err(error) = rotation::prune(&file.folder, &self.name.name, keep)
+        {
+            tracing::warn!(file = %self.name, %error, "the oldest files that were set aside cannot be deleted");
+        }
+        Ok(rustix::fs::fsync(&*file.folder)?)
+    }
+
+    fn what(&self) -> String {
+        format!("file sink: appending to `{}/{}`", self.folder.path().display(), self.name)
+    }
+}
+
+// === impl OpenFile ===
+
+impl OpenFile {
+    /// Whether the name still stands for this file: it may have been moved or deleted, and what is written then is lost.
+    fn is_named(&self, folder: &OwnedFd, name: &str) -> bool {
+        let named = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        match (named, self.file.metadata()) {
+            (Ok(named), Ok(held)) => (named.st_dev, named.st_ino) == (held.dev(), held.ino()),
+            _ => false,
+        }
+    }
+
+    /// Writes and syncs lines up to the first before which the file is to be set aside. Gives how many.
+    fn write(&mut self, jobs: &[LineJob], now: Timestamp) -> io::Result<usize> {
+        self.file.seek(SeekFrom::Start(self.length))?;
+        let mut buffer: Vec<u8> = Vec::new();
+        let mut end = self.length;
+        let mut written = 0;
+        for job in jobs {
+            let bytes = job.line.len() as u64 + 1;
+            if written > 0
+                && job.rotate.as_ref().is_some_and(|r| rotation::is_due(r, end, bytes, self.begun, now))
+            {
+                break;
+            }
+            if job.line.len() >= WRITE_BYTES {
+                self.file.write_all(&buffer)?;
+                buffer.clear();
+                self.file.write_all(&job.line)?;
+            } else {
+                buffer.extend_from_slice(&job.line);
+            }
+            buffer.push(b'\n');
+            if buffer.len() >= WRITE_BYTES {
+                self.file.write_all(&buffer)?;
+                buffer.clear();
+            }
+            end += bytes;
+            written += 1;
+        }
+        self.file.write_all(&buffer)?;
+        self.file.sync_data()?;
+        self.length = end;
+        Ok(written)
+    }
+}
+
+fn stat(top: &Arc<OwnedFd>, name: &SafeName) -> Result<rustix::fs::Stat, Errno> {
+    let folder = folder::enter(top, &name.folders)
+        .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+    rustix::fs::statat(&folder, &name.name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Locks the file, for as long as it is open, against other processes.
+fn lock_file(file: &File) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_TRY);
+            }
+            locked => return Ok(locked?),
+        }
+    }
+}
+
+/// Cuts off what stands after the last line break: the rest of a write that a crash interrupted, which was never confirmed.
+/// It is kept in `<name>.torn`, for the file may have come from elsewhere. Gives the length that is left.
+fn cut_torn_tail(file: &mut File, folder: &OwnedFd, name: &SafeName) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let whole = end_of_last_line(file, length)?;
+    if whole == length {
+        return Ok(length);
+    }
+    let torn = with_suffix(name.name.as_ref(), ".torn").to_string_lossy().into_owned();
+    let mut keep = folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)?;
+    file.seek(SeekFrom::Start(whole))?;
+    io::copy(file, &mut keep)?;
+    keep.write_all(b"\n")?;
+    keep.sync_all()?;
+    tracing::warn!(
+        file = %name,
+        offset = whole,
+        bytes = length - whole,
+        kept_in = torn,
+        "the last line has no end: it was half-written when a process died, and is cut off"
+    );
+    file.set_len(whole)?;
+    file.sync_all()?;
+    Ok(whole)
+}
+
+/// The offset after the last line break; 0 when there is none.
+fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let size = usize::try_from(end - start).map_err(io::Error::other)?;
+        let block = buffer.get_mut(..size).unwrap_or_default();
+        file.read_exact_at(block, start)?;
+        if let Some(at) = memchr::memrchr(b'\n', block) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// A poisoned lock is taken all the same: a file that was being opened or written is looked at anew.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,173 @@
+//! Group commit: however many sends are under way, one thread writes what has come in since the last sync, syncs once, and
+//! confirms all of it. While it syncs, the next group gathers; so the slower the disk, the larger the groups.
+//!
+//! A send takes its place in the queue when it is submitted, which is the order of what is written. A thread is only taken
+//! (from the runtime's blocking pool) while there is something to write.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use gristmill_core::{ErrorClass, Failure};
+use tokio::sync::oneshot;
+
+/// The most jobs of one group.
+const MAX_GROUP: usize = 4_096;
+
+/// Writes a group.
+pub(crate) trait Commit: Send + Sync + 'static {
+    /// What is written.
+    type Job: Send;
+
+    /// Writes and syncs, in order; gives one result a job, in order. Blocks. Never called twice at a time.
+    fn commit(&self, jobs: Vec<Self::Job>) -> Vec<Result<(), Failure>>;
+}
+
+/// A queue before a [`Commit`].
+#[derive(Debug)]
+pub(crate) struct GroupCommit<C: Commit> {
+    queue: Mutex<Queue<C::Job>>,
+    commit: C,
+}
+
+#[derive(Debug)]
+struct Queue<J> {
+    waiting: VecDeque<(J, oneshot::Sender<Result<(), Failure>>)>,
+    /// Whether a thread is writing, or about to.
+    writing: bool,
+}
+
+impl<C: Commit> GroupCommit<C> {
+    pub(crate) fn new(commit: C) -> Arc<Self> {
+        let queue = Queue { waiting: VecDeque::new(), writing: false };
+        Arc::new(Self { queue: Mutex::new(queue), commit })
+    }
+
+    /// What writes.
+    pub(crate) fn commit(&self) -> &C {
+        &self.commit
+    }
+
+    /// Takes the job's place in the order, at once, and gives what confirms it. A job whose confirmation is not waited for
+    /// is written all the same.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        job: C::Job,
+    ) -> impl Future<Output = Result<(), Failure>> + Send + use<C> {
+        let (confirm, confirmed) = oneshot::channel();
+        let begin = {
+            let mut queue = self.lock();
+            queue.waiting.push_back((job, confirm));
+            !std::mem::replace(&mut queue.writing, true)
+        };
+        if begin {
+            let group = Arc::clone(self);
+            tokio::task::spawn_blocking(move || group.write());
+        }
+        async move {
+            confirmed.await.unwrap_or_else(|_| {
+                // The thread that was to write is gone: the runtime ends, or it panicked.
+                Err(Failure::new(ErrorClass::Internal, "file sink: writing was given up without a result"))
+            })
+        }
+    }
+
+    fn write(&self) {
+        let writing = Writing(self);
+        loop {
+            let group: Vec<_> = {
+                let mut queue = self.lock();
+                if queue.waiting.is_empty() {
+                    queue.writing = false;
+                    std::mem::forget(writing);
+                    return;
+                }
+                let count = queue.waiting.len().min(MAX_GROUP);
+                queue.waiting.drain(..count).collect()
+            };
+            let (jobs, confirmations): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            for (confirm, result) in confirmations.into_iter().zip(self.commit.commit(jobs)) {
+                // Nobody may be waiting any more.
+                let _ = confirm.send(result);
+            }
+        }
+    }
+
+    /// A poisoned lock is taken all the same: the queue is whole between any two of its operations.
+    fn lock(&self) -> MutexGuard<'_, Queue<C::Job>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Only dropped by a panic: the next submission then begins a new thread, and what waits fails rather than hangs.
+struct Writing<'a, C: Commit>(&'a GroupCommit<C>);
+
+impl<C: Commit> Drop for Writing<'_, C> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.writing = false;
+        queue.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Writes only when told, and notes the groups.
+    struct Gate {
+        groups: Mutex<Vec<Vec<u32>>>,
+        open: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl Commit for Gate {
+        type Job = u32;
+
+        fn commit(&self, jobs: Vec<u32>) -> Vec<Result<(), Failure>> {
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap();
+            assert_ne!(jobs, [666], "a commit that panics");
+            let results = jobs.iter().map(|_| Ok(())).collect();
+            self.groups.lock().unwrap().push(jobs);
+            results
+        }
+    }
+
+    fn gate() -> (Arc<GroupCommit<Gate>>, mpsc::Sender<()>) {
+        let (open, gate) = mpsc::channel();
+        (GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate) }), open)
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_during_a_sync_is_the_next_group_in_order() {
+        let (group, open) = gate();
+        let first = group.submit(0);
+        // The first group is taken by the thread before the others come.
+        while !group.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (1..=100).map(|job| group.submit(job)).collect();
+        open.send(()).unwrap();
+        open.send(()).unwrap();
+        first.await.unwrap();
+        for other in others {
+            other.await.unwrap();
+        }
+        let groups = group.commit().groups.lock().unwrap();
+        assert_eq!((groups.len(), &groups[1]), (2, &(1..=100).collect::<Vec<_>>()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_what_waits_and_the_next_is_written() {
+        let (group, open) = gate();
+        let bad = group.submit(666);
+        open.send(()).unwrap();
+        assert_eq!(bad.await.unwrap_err().class(), ErrorClass::Internal);
+        let good = group.submit(1);
+        open.send(()).unwrap();
+        good.await.unwrap();
+    }
+}

@@ -1,0 +1,149 @@
+//! Names that come from messages. Whatever a message holds, its file is inside the folder: a name is taken apart into plain
+//! parts here, and what is not plain is refused, not repaired.
+
+use gristmill_core::{ErrorClass, Failure, Message};
+
+use crate::{
+    content_type,
+    fsys::{MAX_NAME_BYTES, RESERVED_PREFIX},
+};
+
+/// How deep subfolders may nest.
+const MAX_DEPTH: usize = 16;
+
+/// How much of a message's id goes into a name that is made of it, in bytes.
+const MAX_ID_BYTES: usize = 180;
+
+/// A name that stays inside its folder.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SafeName {
+    /// The subfolders, outermost first.
+    pub(crate) folders: Vec<String>,
+    /// The name of the file.
+    pub(crate) name: String,
+}
+
+impl SafeName {
+    /// Takes a name apart.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator.
+    pub(crate) fn parse(text: &str, subdirectories: bool) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the name is empty".into());
+        }
+        let mut parts: Vec<String> = Vec::new();
+        for part in text.split('/') {
+            let problem = if part.is_empty() {
+                "it begins or ends with `/`, or has two in a row"
+            } else if part == "." || part == ".." {
+                "`.` and `..` could lead out of the folder"
+            } else if part.chars().any(char::is_control) {
+                "it holds a control character"
+            } else if part.len() > MAX_NAME_BYTES {
+                "a part of it is longer than 255 bytes"
+            } else if part.starts_with(RESERVED_PREFIX) {
+                "names that begin with `.gristmill` belong to the runtime"
+            } else if parts.len() >= MAX_DEPTH {
+                "it is more than 16 folders deep"
+            } else {
+                parts.push(part.to_owned());
+                continue;
+            };
+            return Err(format!("`{}` is no name for a file: {problem}", shown(text)));
+        }
+        let name = parts.pop().unwrap_or_default();
+        if !parts.is_empty() && !subdirectories {
+            return Err(format!(
+                "`{}` holds a `/`: say `subdirectories: true` to write into subfolders",
+                shown(text)
+            ));
+        }
+        Ok(Self { folders: parts, name })
+    }
+
+    /// The same for a name that was rendered for a message.
+    pub(crate) fn of_message(text: &str, subdirectories: bool) -> Result<Self, Failure> {
+        Self::parse(text, subdirectories)
+            .map_err(|problem| Failure::new(ErrorClass::SinkRejected, format!("file sink: {problem}")))
+    }
+
+    /// The name of a message that was given none: its id, made plain, and the extension of its content type.
+    pub(crate) fn of_id(message: &Message, extension: Option<&str>) -> Self {
+        let id = message.id().as_str();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let mut name: String = id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(MAX_ID_BYTES).collect();
+        if name.starts_with('.') {
+            name.replace_range(..1, "_");
+        }
+        if name != id {
+            // Two ids must not become one name.
+            name.push_str(&format!("-{:016x}", fnv1a(id.as_bytes())));
+        }
+        let extension = extension.or_else(|| message.content_type().and_then(content_type::extension));
+        if let Some(extension) = extension {
+            name.push('.');
+            name.push_str(extension);
+        }
+        Self { folders: Vec::new(), name }
+    }
+}
+
+impl std::fmt::Display for SafeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for folder in &self.folders {
+            write!(f, "{folder}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// A name in a message, short and without what would break a line.
+fn shown(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).take(120).collect()
+}
+
+/// FNV-1a, 64 bits: the same on every machine and in every version.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use gristmill_core::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        let long = "x".repeat(256);
+        let deep = "a/".repeat(17) + "b";
+        for bad in [
+            "", ".", "..", "../a", "a/..", "a/../b", "/etc/passwd", "a//b", "a/", "./a", "a\0b", "a\nb", "\u{7f}", &long,
+            &deep, ".gristmill", ".gristmill-tmp-1", "x/.gristmill/y",
+        ] {
+            assert!(SafeName::parse(bad, true).is_err(), "{bad:?}");
+        }
+        let safe = SafeName::parse("2026/01/a b.json", true).unwrap();
+        assert_eq!((safe.folders.len(), safe.name.as_str()), (2, "a b.json"));
+        assert_eq!(safe.to_string(), "2026/01/a b.json");
+        assert!(SafeName::parse("a/b", false).unwrap_err().contains("subdirectories: true"));
+        assert!(SafeName::parse("...", false).is_ok());
+    }
+
+    #[test]
+    fn an_id_makes_a_plain_name_of_its_own() {
+        let of = |id: &str| {
+            let mut message = Message::new(id, Timestamp::from_millis(0), "");
+            message.headers_mut().append("content-type", "application/json").unwrap();
+            SafeName::of_id(&message, None).name
+        };
+        assert_eq!(of("abc-1"), "abc-1.json");
+        let names = [of("a/../b"), of("a/../c"), of("../x"), of("a:b"), of("a_b"), of(&"x".repeat(500)), of(".x")];
+        for name in &names {
+            assert!(SafeName::parse(name, false).is_ok(), "{name}");
+            assert!(!name.starts_with('.'));
+        }
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+    }
+}

@@ -1,0 +1,303 @@
+//! One file a message. A file is written under a temporary name, synced, and renamed: whoever looks sees it whole or not at
+//! all, and when the message is confirmed, both the file and its name are on disk.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gristmill_core::{
+    ErrorClass, Failure,
+    sink::{Outgoing, Sink, Slot},
+};
+use rustix::{
+    fs::{AtFlags, FlockOperation, OFlags},
+    io::Errno,
+};
+
+use super::{
+    failure::{failure, unavailable},
+    folder::{self, Folder},
+    group::{Commit, GroupCommit},
+    name::SafeName,
+};
+use crate::{
+    config::IfExists,
+    fsys::{MAX_NUMBER, numbered},
+};
+
+/// Where the name of a file comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Naming {
+    Fixed(SafeName),
+    /// Rendered for each message.
+    Rendered { slot: Slot, subdirectories: bool },
+    /// Made of the message's id, with this extension or that of its content type.
+    Id { extension: Option<&'static str> },
+}
+
+/// The sink.
+#[derive(Debug)]
+pub(crate) struct OneFileSink {
+    pub(crate) naming: Naming,
+    pub(crate) if_exists: IfExists,
+    pub(crate) files: Arc<GroupCommit<Files>>,
+}
+
+/// Writes groups of files.
+#[derive(Debug)]
+pub(crate) struct Files {
+    folder: Folder,
+}
+
+/// A file to be written.
+#[derive(Debug)]
+pub(crate) struct FileJob {
+    name: SafeName,
+    body: Bytes,
+    if_exists: IfExists,
+}
+
+/// A file that is whole, under its temporary name.
+struct Temporary<'a> {
+    folder: &'a OwnedFd,
+    name: String,
+    // Its lock tells others that the writer lives.
+    _file: File,
+    placed: bool,
+}
+
+// === impl Naming ===
+
+impl Naming {
+    pub(crate) fn name(&self, outgoing: Outgoing<'_>) -> Result<SafeName, Failure> {
+        match self {
+            Self::Fixed(name) => Ok(name.clone()),
+            Self::Rendered { slot, subdirectories } => {
+                SafeName::of_message(outgoing.text(*slot), *subdirectories)
+            }
+            Self::Id { extension } => Ok(SafeName::of_id(outgoing.message, *extension)),
+        }
+    }
+}
+
+// === impl OneFileSink ===
+
+#[async_trait]
+impl Sink for OneFileSink {
+    async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
+        let name = self.naming.name(outgoing)?;
+        let body = outgoing.message.body().clone();
+        self.files.submit(FileJob { name, body, if_exists: self.if_exists }).await
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    pub(crate) fn new(folder: Folder) -> Self {
+        Self { folder }
+    }
+
+    /// Opens the folder, and removes what a dead process left half-written in it.
+    pub(crate) fn open(&self) -> Result<(), Failure> {
+        let path = self.folder.path().display();
+        let top = self.folder.get().map_err(|error| {
+            unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"))
+        })?;
+        match folder::remove_dead_temporaries(&top) {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(folder = %path, removed, "removed half-written files of a process that ended"),
+            Err(error) => tracing::warn!(folder = %path, %error, "half-written files cannot be looked for"),
+        }
+        Ok(())
+    }
+
+    /// Writes one file and gives it its name, both not yet synced to the folder. Gives the folder to sync.
+    fn write(&self, top: &Arc<OwnedFd>, job: &FileJob) -> io::Result<Written> {
+        let target = folder::enter(top, &job.name.folders)?;
+        let name = job.name.name.as_str();
+        // Without this look the file would be written only to be thrown away.
+        if matches!(job.if_exists, IfExists::Fail | IfExists::Skip) && exists(&target, name)? {
+            return taken(target, name, job);
+        }
+        let mut temporary = Temporary::write(top, &job.body)?;
+        match job.if_exists {
+            IfExists::Replace => {
+                rustix::fs::renameat(&**top, &temporary.name, &*target, name)?;
+                temporary.placed = true;
+            }
+            IfExists::Fail | IfExists::Skip => match temporary.place(&target, name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return taken(target, name, job),
+                placed => placed?,
+            },
+            IfExists::Number => {
+                let mut number = 0;
+                loop {
+                    let numbered = numbered(name.as_ref(), number);
+                    match temporary.place(&target, &numbered.to_string_lossy()) {
+                        Err(error)
+                            if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_NUMBER =>
+                        {
+                            number += 1;
+                        }
+                        placed => break placed?,
+                    }
+                }
+            }
+        }
+        Ok(Written::Sync(target))
+    }
+}
+
+/// What became of a file.
+enum Written {
+    /// It has its name once this folder is synced.
+    Sync(Arc<OwnedFd>),
+    /// There was nothing to do.
+    Skipped,
+    /// Another file has the name.
+    Taken,
+}
+
+/// A file of that name is there.
+fn taken(folder: Arc<OwnedFd>, name: &str, job: &FileJob) -> io::Result<Written> {
+    if job.if_exists == IfExists::Skip {
+        return Ok(Written::Skipped);
+    }
+    // An earlier attempt may have come this far and not known: the same bytes are the same message. Synced again, for
+    // that attempt may have failed at just that.
+    let file = match folder::open_file(&folder, name, OFlags::RDONLY) {
+        Ok(file) => file,
+        Err(_) => return Ok(Written::Taken),
+    };
+    if holds(&file, &job.body)? {
+        file.sync_all()?;
+        Ok(Written::Sync(folder))
+    } else {
+        Ok(Written::Taken)
+    }
+}
+
+fn exists(folder: &OwnedFd, name: &str) -> io::Result<bool> {
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a file holds just these bytes.
+fn holds(mut file: &File, body: &[u8]) -> io::Result<bool> {
+    if file.metadata()?.len() != body.len() as u64 {
+        return Ok(false);
+    }
+    let mut rest = body;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        let read = buffer.get(..read).unwrap_or_default();
+        match rest.strip_prefix(read) {
+            Some(_) if read.is_empty() => return Ok(rest.is_empty()),
+            Some(left) => rest = left,
+            None => return Ok(false),
+        }
+    }
+}
+
+impl Commit for Files {
+    type Job = FileJob;
+
+    fn commit(&self, jobs: Vec<FileJob>) -> Vec<Result<(), Failure>> {
+        let path = self.folder.path().display();
+        let top = match self.folder.get() {
+            Ok(top) => top,
+            Err(error) => {
+                let failure = unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"));
+                return jobs.iter().map(|_| Err(failure.clone())).collect();
+            }
+        };
+        // Files first, each synced; then each folder once, for all of them.
+        let mut folders: BTreeMap<(u64, u64), (Arc<OwnedFd>, Result<(), Failure>)> = BTreeMap::new();
+        let mut results = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            let what = format!("file sink: writing `{path}/{}`", job.name);
+            results.push(match self.write(&top, job) {
+                Ok(Written::Skipped) => Ok(None),
+                Ok(Written::Taken) => Err(Failure::new(
+                    ErrorClass::SinkRejected,
+                    format!(
+                        "{what}: a file of that name is there, with other content; choose a `name` that is different for \
+                         each message, or another `if_exists`"
+                    ),
+                )),
+                Ok(Written::Sync(folder)) => rustix::fs::fstat(&folder)
+                    .map(|stat| {
+                        let key = (stat.st_dev, stat.st_ino);
+                        folders.entry(key).or_insert((folder, Ok(())));
+                        Some(key)
+                    })
+                    .map_err(|error| failure(&error.into(), &what)),
+                Err(error) => Err(failure(&error, &what)),
+            });
+        }
+        for (folder, synced) in folders.values_mut() {
+            *synced = rustix::fs::fsync(folder)
+                .map_err(|error| unavailable(&error.into(), &format!("file sink: syncing the folder `{path}`")));
+        }
+        results
+            .into_iter()
+            .map(|result| match result? {
+                Some(key) => folders.get(&key).map_or(Ok(()), |(_, synced)| synced.clone()),
+                None => Ok(()),
+            })
+            .collect()
+    }
+}
+
+// === impl Temporary ===
+
+impl<'a> Temporary<'a> {
+    /// Writes and syncs. On an error nothing is left.
+    fn write(folder: &'a OwnedFd, body: &[u8]) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let (name, file) = loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}{}-{count}", folder::temporary_prefix(), std::process::id());
+            match folder::open_file(folder, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL) {
+                // Left by a process that had the same number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                file => break (name, file?),
+            }
+        };
+        let temporary = Self { folder, name, _file: file, placed: false };
+        // The lock is for those who clean up; without one, at worst they clean up too early, and the rename fails.
+        let _ = rustix::fs::flock(&temporary._file, FlockOperation::NonBlockingLockExclusive);
+        let mut file = &temporary._file;
+        file.write_all(body)?;
+        file.sync_all()?;
+        Ok(temporary)
+    }
+
+    fn place(&mut self, folder: &OwnedFd, name: &str) -> io::Result<()> {
+        folder::rename_new(self.folder, &self.name, folder, name)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = rustix::fs::unlinkat(self.folder, &self.name, AtFlags::empty());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! From configuration to an open sink.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    ErrorClass, Failure,
+    adapter::{CheckedSink, Checker, SinkUse},
+    config::{Mistake, Node, parse},
+    sink::{Sink, SinkContext, SinkSpec},
+};
+
+use super::{
+    append::{AppendSink, OpenFiles},
+    folder::Folder,
+    group::GroupCommit,
+    name::SafeName,
+    one_file::{Files, Naming, OneFileSink},
+};
+use crate::config::{IfExists, Mode, SinkConfig};
+
+/// Checked configuration of a file sink.
+#[derive(Debug)]
+struct FileSinkSpec {
+    directory: PathBuf,
+    create_directory: bool,
+    naming: Naming,
+    mode: Mode,
+    if_exists: IfExists,
+    files: Arc<OpenFiles>,
+}
+
+/// Checks without touching the disk.
+pub(crate) fn check(
+    node: &Node,
+    usage: SinkUse,
+    checker: &mut Checker<'_>,
+    files: &Arc<OpenFiles>,
+) -> Option<CheckedSink> {
+    let config: SinkConfig = parse(node, checker.mistakes)?;
+    let before = checker.mistakes.len();
+    let naming = naming(node, &config, usage, checker);
+    if let Mode::Append(append) = &config.mode
+        && let Some(rotate) = &append.rotate
+        && rotate.max_bytes.is_none()
+        && rotate.max_age_ms.is_none()
+    {
+        checker.mistake(
+            "missing_key",
+            node.at(["mode", "append", "rotate"]),
+            "nothing says when to begin a new file",
+            "add `max_bytes:` or `max_age_ms:`",
+        );
+    }
+    if checker.mistakes.len() > before {
+        return None;
+    }
+    let if_exists = match (&config.mode, usage) {
+        (Mode::OneFile(one_file), _) if one_file.if_exists.is_some() => one_file.if_exists,
+        // A second letter of the same message must be kept as well: that it cannot be written would release it, for ever.
+        (_, SinkUse::DeadLetter) => Some(IfExists::Number),
+        _ => None,
+    };
+    let spec = FileSinkSpec {
+        directory: checker.base_dir.join(&config.directory),
+        create_directory: config.create_directory,
+        naming: naming?,
+        mode: config.mode,
+        if_exists: if_exists.unwrap_or(IfExists::Fail),
+        files: Arc::clone(files),
+    };
+    Some(CheckedSink { spec: Arc::new(spec), answers: false, templates: checker.take_templates() })
+}
+
+fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checker<'_>) -> Option<Naming> {
+    let Some(name) = &config.name else {
+        if matches!(config.mode, Mode::Append(_)) {
+            let mistake = Mistake::new("missing_key", &node.span, "`name` is missing: `append` needs a file");
+            checker.mistakes.push(mistake.mend("add `name:`, e.g. `name: orders.jsonl`"));
+            return None;
+        }
+        // A dead letter is an envelope in JSON, whatever the message was.
+        return Some(Naming::Id { extension: (usage == SinkUse::DeadLetter).then_some("json") });
+    };
+    let at = node.at(["name"]);
+    if !name.contains("${") {
+        return match SafeName::parse(name, config.subdirectories) {
+            Ok(name) => Some(Naming::Fixed(name)),
+            Err(problem) => {
+                checker.mistake("invalid_value", at, problem, "write the name of a file inside `directory`");
+                None
+            }
+        };
+    }
+    if !config.subdirectories && outside_expressions(name).contains('/') {
+        checker.mistake(
+            "invalid_value",
+            at,
+            "the name holds a `/`, and subfolders are not allowed",
+            "add `subdirectories: true`",
+        );
+    }
+    let slot = checker.template(at, name);
+    Some(Naming::Rendered { slot, subdirectories: config.subdirectories })
+}
+
+/// The text without what stands in `${…}`. Only for an early hint: the rendered name is checked for each message.
+fn outside_expressions(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut outside = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        outside.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    outside
+}
+
+#[async_trait]
+impl SinkSpec for FileSinkSpec {
+    async fn open(&self, _context: SinkContext) -> Result<Arc<dyn Sink>, Failure> {
+        let folder = Folder::new(self.directory.clone(), self.create_directory);
+        let naming = self.naming.clone();
+        let opening: Box<dyn FnOnce() -> Result<Arc<dyn Sink>, Failure> + Send> = match &self.mode {
+            Mode::OneFile(_) => {
+                let files = GroupCommit::new(Files::new(folder));
+                let sink = OneFileSink { naming, if_exists: self.if_exists, files };
+                Box::new(move || {
+                    sink.files.commit().open()?;
+                    Ok(Arc::new(sink))
+                })
+            }
+            Mode::Append(append) => {
+                let sink = AppendSink {
+                    naming,
+                    newline: append.newline,
+                    rotate: append.rotate.clone(),
+                    folder: Arc::new(folder),
+                    files: Arc::clone(&self.files),
+                    recent: Mutex::new(VecDeque::new()),
+                };
+                Box::new(move || {
+                    sink.open()?;
+                    Ok(Arc::new(sink))
+                })
+            }
+        };
+        let opened = tokio::task::spawn_blocking(opening).await;
+        opened.unwrap_or_else(|error| {
+            Err(Failure::new(ErrorClass::Internal, format!("file sink: opening was given up: {error}")))
+        })
+    }
+}
