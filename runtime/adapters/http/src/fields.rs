@@ -39,14 +39,15 @@ pub(crate) fn is_connection_field(name: &HeaderName) -> bool {
     ) || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
-/// Whether the `Connection` field of these headers names `name`, which makes it hop-by-hop too.
-pub(crate) fn is_named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+/// What the `Connection` field of these headers names: fields that are hop-by-hop too, and words such as `close`.
+pub(crate) fn connection_options(headers: &HeaderMap) -> Vec<&str> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
+        .map(str::trim)
+        .collect()
 }
 
 /// Why a name cannot be that of a field which a flow sends or passes on, if it cannot.

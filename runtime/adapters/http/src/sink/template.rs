@@ -11,21 +11,26 @@ pub(crate) enum Piece<'a> {
     Expression(&'a str),
 }
 
-/// Takes a text apart. `None` when an expression does not end.
+/// Takes a text apart. `None` when an expression does not end. `$${` is a literal `${`, and stays as it is written.
 pub(crate) fn split(text: &str) -> Option<Vec<Piece<'_>>> {
     let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        let (literal, from) = rest.split_at(start);
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(literal));
+    let (mut written, mut from) = (0, 0);
+    while let Some(found) = text.get(from..)?.find("${") {
+        let start = from + found;
+        from = start + 2;
+        if text.get(..start)?.ends_with('$') {
+            continue;
         }
-        let (expression, after) = from.split_at_checked(length(from)?)?;
-        pieces.push(Piece::Expression(expression));
-        rest = after;
+        let expression = text.get(start..)?;
+        let end = start + length(expression)?;
+        if written < start {
+            pieces.push(Piece::Literal(text.get(written..start)?));
+        }
+        pieces.push(Piece::Expression(text.get(start..end)?));
+        (written, from) = (end, end);
     }
-    if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest));
+    if written < text.len() {
+        pieces.push(Piece::Literal(text.get(written..)?));
     }
     Some(pieces)
 }
@@ -90,6 +95,7 @@ mod tests {
             (r"${r'\'}z", vec![Expression(r"${r'\'}"), Literal("z")]),
             ("${'''it's }'''}z", vec![Expression("${'''it's }'''}"), Literal("z")]),
             ("${''}z", vec![Expression("${''}"), Literal("z")]),
+            ("a$${b}${c}$${", vec![Literal("a$${b}"), Expression("${c}"), Literal("$${")]),
             ("${'ü}'}ü", vec![Expression("${'ü}'}"), Literal("ü")]),
         ] {
             assert_eq!(split(text).as_deref(), Some(&*expected), "{text}");

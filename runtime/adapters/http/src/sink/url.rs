@@ -178,7 +178,7 @@ impl UrlTemplate {
                 return Err("it is longer than 8000 bytes");
             }
         }
-        if text.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'#' | b'\\')) {
+        if text.contains('#') || !text.chars().all(is_url_char) {
             return Err("it holds a character that no URL holds");
         }
         let uri: Uri = text.parse().map_err(|_| "it is not a URL")?;
@@ -222,8 +222,8 @@ fn regions(pieces: &[Piece<'_>]) -> Result<Vec<Region>, &'static str> {
         if literal.contains('#') {
             return Err("this URL has a fragment (`#`), which is never sent");
         }
-        if let Some(wrong) = literal.chars().find(|c| !c.is_ascii_graphic() || *c == '\\') {
-            return Err(if wrong.is_ascii_whitespace() || wrong.is_control() {
+        if let Some(wrong) = literal.chars().find(|c| !is_url_char(*c)) {
+            return Err(if wrong.is_whitespace() || wrong.is_control() {
                 "this URL holds a space or a control character"
             } else {
                 "this URL holds a character that must be percent-encoded"
@@ -273,6 +273,11 @@ fn fixed_origin(pieces: &[Piece<'_>]) -> Result<Origin, &'static str> {
         is_https: uri.scheme_str() == Some("https"),
         authority: authority.as_str().to_owned(),
     })
+}
+
+/// RFC 3986 section 2, with the percent sign for what is encoded.
+fn is_url_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c)
 }
 
 /// Whether a server might take this segment for the folder itself or the one above, in any spelling.
@@ -422,6 +427,8 @@ mod tests {
             (json!({"url": "http://api.test/#x"}), "a fragment"),
             (json!({"url": "http://api.test/a b"}), "a space"),
             (json!({"url": "http://api.test/ü"}), "percent-encoded"),
+            (json!({"url": "http://api.test/$${x}"}), "percent-encoded"),
+            (json!({"url": "http://api.test/a\\b"}), "percent-encoded"),
             (json!({"url": "http://api.test/a/../b"}), "`..`"),
             (json!({"url": "http://api.test/${a"}), "not closed"),
             (json!({"url": "http://${a}/"}), "could name any host"),

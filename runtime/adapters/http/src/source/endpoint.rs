@@ -73,10 +73,9 @@ impl Endpoint {
         self.settings.load_full()
     }
 
-    /// Attaches another version. It starts out unpaused, as a new endpoint does.
+    /// Attaches another version. Whether the endpoint is paused stays: the flow says when that changes.
     pub(crate) fn attach(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
-        self.set_paused(false);
     }
 
     pub(crate) fn set_paused(&self, paused: bool) {

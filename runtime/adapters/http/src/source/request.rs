@@ -252,11 +252,12 @@ fn message_headers(
     values: &[&str],
 ) -> Result<Headers, (Problem, &'static str)> {
     let malformed = |detail| (bad_request(detail), "bad_request");
+    let options = fields::connection_options(&head.headers);
     let mut headers = Headers::new();
     for (name, value) in &head.headers {
         if fields::is_connection_field(name)
             || name.as_str().starts_with(fields::RESERVED_PREFIX)
-            || fields::is_named_by_connection(&head.headers, name)
+            || options.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()))
         {
             continue;
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `support` | a flow in a few lines, clients, servers with a script |
 //! | `config` | what is said about a configuration before anything runs |
+//! | `contract` | the contract of every adapter |
 //! | `request` | from request to message: routes, headers, parameters, what is malformed |
 //! | `answer` | from settlement to answer, late and lost answers |
 //! | `limits` | every limit of the source, reached |
@@ -20,6 +21,7 @@
 
 mod answer;
 mod config;
+mod contract;
 mod limits;
 mod reload;
 mod request;

@@ -93,6 +93,20 @@ async fn the_new_settings_count_from_the_next_request_on() {
     assert_eq!(soon(sent).await.unwrap().status, 204);
 }
 
+/// The flow tells the source when that changes, and would not tell it again.
+#[tokio::test]
+async fn a_paused_endpoint_stays_paused_under_a_new_version() {
+    let bench = Bench::new();
+    let mut old = bench.start(source("/", json!({}))).await;
+    old.pause(Some("a plugin is held back"));
+    let prepared = bench.prepare(source("/", json!({}))).await;
+    let mut new = prepared.take_over(old).await.unwrap_or_else(|e| panic!("{}", e.error));
+    post(&bench.url("/"), "").await.assert_problem(503);
+    new.pause(None);
+    let _flow = Flow::run(new, version(2));
+    assert_eq!(post(&bench.url("/"), "").await.text(), "2");
+}
+
 #[tokio::test]
 async fn deliveries_of_the_old_version_are_answered_after_the_new_one_took_over() {
     let bench = Bench::new();
