@@ -26,9 +26,9 @@ impl BareTransformer {
     /// # Errors
     /// When it is not a transformer without imports.
     pub async fn new(wasm: &[u8], config: &str) -> Result<Self, PluginError> {
-        let wasm = to_component(kind_of(wasm)?, wasm)?;
+        let engine = new_engine().map_err(failed)?;
+        let wasm = to_component(&engine, kind_of(wasm)?, wasm)?;
         let made = async {
-            let engine = new_engine()?;
             let component = Component::from_binary(&engine, &wasm)?;
             let mut store = Store::new(&engine, ());
             store.set_epoch_deadline(u64::MAX / 2);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gristmill_core::plugin::PluginError;
 use serde::Serialize;
-use wasmtime::Engine;
+use wasmtime::{Engine, Module};
 use wit_component::ComponentEncoder;
 
 /// The first bytes of everything in Wasm.
@@ -63,11 +63,17 @@ fn not_wasm(bytes: &[u8]) -> PluginError {
 /// The file as a component: as it is, or made of the core module with the component type that it carries.
 ///
 /// # Errors
-/// A core module that carries no type, or whose imports and exports do not fit it.
-pub(crate) fn to_component(kind: Kind, bytes: &[u8]) -> Result<Cow<'_, [u8]>, PluginError> {
+/// An invalid module, one that carries no type, or whose imports and exports do not fit it.
+pub(crate) fn to_component<'a>(
+    engine: &Engine,
+    kind: Kind,
+    bytes: &'a [u8],
+) -> Result<Cow<'a, [u8]>, PluginError> {
     if kind == Kind::Component {
         return Ok(Cow::Borrowed(bytes));
     }
+    // What follows works on whole modules only, and panics on others.
+    Module::validate(engine, bytes).map_err(|e| invalid(&e))?;
     let wrong = |text: String| PluginError::new("plugin_wrong_contract", text).mend(HOW_TO_BUILD);
     let (typed, _) = wit_component::metadata::decode(bytes)
         .map_err(|e| wrong(format!("the core module's component type cannot be read: {e:#}")))?;
@@ -84,6 +90,15 @@ pub(crate) fn to_component(kind: Kind, bytes: &[u8]) -> Result<Cow<'_, [u8]>, Pl
         .encode()
         .map(Cow::Owned)
         .map_err(|e| wrong(format!("the core module cannot be made a component: {e:#}")))
+}
+
+/// The file is Wasm by its first bytes and no further.
+pub(crate) fn invalid(error: &wasmtime::Error) -> PluginError {
+    PluginError::new(
+        "plugin_invalid",
+        format!("the file is not valid Wasm, or of a feature that is not supported: {error:#}"),
+    )
+    .mend("is the file whole? `wasm-tools validate` says more")
 }
 
 #[cfg(test)]

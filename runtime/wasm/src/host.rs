@@ -19,7 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use wasmtime::component::Component;
 
 use crate::{
-    binary::{kind_of, to_component},
+    binary::{invalid, kind_of, to_component},
     cache::{Cache, Entry},
     contract::WitDescription,
     describe::{self, MAX_DESCRIPTION_BYTES},
@@ -250,11 +250,8 @@ fn compile(
         let surface = examine(engine, &component)?;
         return Ok(Compiled { component, surface, kind, description: Some(description) });
     }
-    let binary = to_component(kind, &file.bytes)?;
-    let component = Component::from_binary(engine, &binary).map_err(|e| {
-        PluginError::new("plugin_invalid", format!("the plugin does not compile: {e:#}"))
-            .mend("is the file whole? `wasm-tools validate` says more")
-    })?;
+    let binary = to_component(engine, kind, &file.bytes)?;
+    let component = Component::from_binary(engine, &binary).map_err(|e| invalid(&e))?;
     let surface = examine(engine, &component)?;
     Ok(Compiled { component, surface, kind, description: None })
 }

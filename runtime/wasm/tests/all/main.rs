@@ -1,0 +1,22 @@
+//! The host against guests, most of them hostile. Guests are written as Wasm text, so that these tests need no compiler
+//! for Wasm.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `guest` | guests out of text, with the contract's layout written once |
+//! | `bench` | a host over a folder, settings, a recording observer |
+//! | `load` | what can be loaded, and what each file that cannot is told |
+//! | `calls` | messages in and out: headers, bodies, pools, retirement, cancellation |
+//! | `hostile` | guests that break every limit |
+//! | `grants` | the capabilities, and WASI with and without them |
+//! | `cache` | compiled code on disk |
+//! | `contracts` | one plugin of every released contract |
+
+mod bench;
+mod cache;
+mod calls;
+mod contracts;
+mod grants;
+mod guest;
+mod hostile;
+mod load;
