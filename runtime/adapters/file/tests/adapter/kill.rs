@@ -77,7 +77,7 @@ fn child() {
 
 fn start(folder: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", "kill::child", "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::null())
         .spawn()
