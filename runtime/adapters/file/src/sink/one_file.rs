@@ -222,6 +222,8 @@ fn holds(mut file: &File, body: &[u8]) -> io::Result<bool> {
 
 impl Commit for Files {
     type Job = FileJob;
+    // A sync for each of them, and one for the folder.
+    const MAX_GROUP: usize = 64;
 
     fn commit(&self, jobs: Vec<FileJob>) -> Vec<Result<(), Failure>> {
         let path = self.folder.path().display();
@@ -258,9 +260,8 @@ impl Commit for Files {
             });
         }
         for (folder, synced) in folders.values_mut() {
-            *synced = rustix::fs::fsync(folder).map_err(|error| {
-                unavailable(&error.into(), &format!("file sink: syncing the folder `{path}`"))
-            });
+            *synced = folder::sync(folder)
+                .map_err(|error| unavailable(&error, &format!("file sink: syncing the folder `{path}`")));
         }
         results
             .into_iter()
