@@ -187,6 +187,8 @@ impl Sink for AppendSink {
 
 impl Commit for Appender {
     type Job = LineJob;
+    // One sync for all of them.
+    const MAX_GROUP: usize = 4_096;
 
     fn commit(&self, jobs: Vec<LineJob>) -> Vec<Result<(), Failure>> {
         let mut open = lock(&self.open);
@@ -303,7 +305,7 @@ impl Appender {
         lock_file(&file)?;
         let metadata = file.metadata()?;
         let (length, begun) = if is_new {
-            rustix::fs::fsync(&*folder)?;
+            folder::sync(&folder)?;
             (metadata.len(), self.clock.now())
         } else {
             let begun = metadata.created().or_else(|_| metadata.modified())?.into();
@@ -323,7 +325,7 @@ impl Appender {
         {
             tracing::warn!(file = %self.name, %error, "the oldest files that were set aside cannot be deleted");
         }
-        Ok(rustix::fs::fsync(&*file.folder)?)
+        folder::sync(&file.folder)
     }
 
     fn what(&self) -> String {

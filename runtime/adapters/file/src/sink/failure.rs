@@ -11,7 +11,9 @@ pub(crate) fn failure(error: &io::Error, what: &str) -> Failure {
     let (class, mend) = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC) => (SinkUnavailable, "the disk is full: make room"),
         Some(Errno::DQUOT) => (SinkUnavailable, "the quota is used up: make room or raise it"),
-        Some(Errno::FBIG) => (SinkUnavailable, "the file may not grow further: rotate it earlier, or raise the limit"),
+        Some(Errno::FBIG) => {
+            (SinkUnavailable, "the file may not grow further: rotate it earlier, or raise the limit")
+        }
         Some(Errno::ROFS) => (SinkUnavailable, "the file system is read-only: mount it for writing"),
         Some(Errno::IO) => (SinkUnavailable, "the disk has failed: see the system's log"),
         Some(Errno::ACCESS | Errno::PERM) => {
@@ -50,7 +52,9 @@ mod tests {
     #[test]
     fn what_room_or_a_permission_would_mend_is_tried_again_and_what_the_name_is_to_blame_for_is_not() {
         let of = |errno: Errno| failure(&errno.into(), "writing");
-        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ROFS, Errno::FBIG, Errno::ACCESS, Errno::MFILE] {
+        for errno in
+            [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ROFS, Errno::FBIG, Errno::ACCESS, Errno::MFILE]
+        {
             let failure = of(errno);
             assert!(failure.class() == ErrorClass::SinkUnavailable && failure.is_retryable(), "{failure}");
         }

@@ -66,7 +66,7 @@ pub(crate) fn enter(top: &Arc<OwnedFd>, folders: &[String]) -> io::Result<Arc<Ow
         let next = match rustix::fs::openat(&*here, folder, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 match rustix::fs::mkdirat(&*here, folder, Mode::from_raw_mode(0o777)) {
-                    Ok(()) => rustix::fs::fsync(&*here)?,
+                    Ok(()) => sync(&here)?,
                     Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -77,6 +77,15 @@ pub(crate) fn enter(top: &Arc<OwnedFd>, folders: &[String]) -> io::Result<Arc<Ow
         here = Arc::new(next?);
     }
     Ok(here)
+}
+
+/// Syncs the names in a folder.
+pub(crate) fn sync(folder: &OwnedFd) -> io::Result<()> {
+    match rustix::fs::fsync(folder) {
+        // File systems that cannot (some network ones) have made the name safe by themselves, or never will.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        synced => Ok(synced?),
+    }
 }
 
 /// Opens a file of the folder. A link is not followed (`ELOOP`), a FIFO does not block, and what is not a regular file is

@@ -13,13 +13,13 @@ use std::{
 use gristmill_core::{ErrorClass, Failure};
 use tokio::sync::oneshot;
 
-/// The most jobs of one group.
-const MAX_GROUP: usize = 4_096;
-
 /// Writes a group.
 pub(crate) trait Commit: Send + Sync + 'static {
     /// What is written.
     type Job: Send;
+
+    /// The most jobs of one group: what is confirmed at once, and so what the first of them waits for.
+    const MAX_GROUP: usize;
 
     /// Writes and syncs, in order; gives one result a job, in order. Blocks. Never called twice at a time.
     fn commit(&self, jobs: Vec<Self::Job>) -> Vec<Result<(), Failure>>;
@@ -84,7 +84,7 @@ impl<C: Commit> GroupCommit<C> {
                     std::mem::forget(writing);
                     return;
                 }
-                let count = queue.waiting.len().min(MAX_GROUP);
+                let count = queue.waiting.len().min(C::MAX_GROUP);
                 queue.waiting.drain(..count).collect()
             };
             let (jobs, confirmations): (Vec<_>, Vec<_>) = group.into_iter().unzip();
@@ -126,6 +126,7 @@ mod tests {
 
     impl Commit for Gate {
         type Job = u32;
+        const MAX_GROUP: usize = 1_000;
 
         fn commit(&self, jobs: Vec<u32>) -> Vec<Result<(), Failure>> {
             self.open.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap();

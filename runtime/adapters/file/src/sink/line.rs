@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn a_line_has_no_line_break() {
         let of = |body: &'static str, newline| {
-            line_of(&Bytes::from_static(body.as_bytes()), newline).map(|l| String::from_utf8(l.into()).unwrap())
+            line_of(&Bytes::from_static(body.as_bytes()), newline)
+                .map(|l| String::from_utf8(l.into()).unwrap())
         };
         for newline in [Newline::Reject, Newline::Space] {
             assert_eq!(of("a\\b\r\n", newline).unwrap(), "a\\b");

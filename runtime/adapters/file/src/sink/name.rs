@@ -72,7 +72,8 @@ impl SafeName {
     pub(crate) fn of_id(message: &Message, extension: Option<&str>) -> Self {
         let id = message.id().as_str();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let mut name: String = id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(MAX_ID_BYTES).collect();
+        let mut name: String =
+            id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(MAX_ID_BYTES).collect();
         if name.starts_with('.') {
             name.replace_range(..1, "_");
         }
@@ -105,7 +106,9 @@ fn shown(text: &str) -> String {
 
 /// FNV-1a, 64 bits: the same on every machine and in every version.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -119,8 +122,24 @@ mod tests {
         let long = "x".repeat(256);
         let deep = "a/".repeat(17) + "b";
         for bad in [
-            "", ".", "..", "../a", "a/..", "a/../b", "/etc/passwd", "a//b", "a/", "./a", "a\0b", "a\nb", "\u{7f}", &long,
-            &deep, ".gristmill", ".gristmill-tmp-1", "x/.gristmill/y",
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/..",
+            "a/../b",
+            "/etc/passwd",
+            "a//b",
+            "a/",
+            "./a",
+            "a\0b",
+            "a\nb",
+            "\u{7f}",
+            &long,
+            &deep,
+            ".gristmill",
+            ".gristmill-tmp-1",
+            "x/.gristmill/y",
         ] {
             assert!(SafeName::parse(bad, true).is_err(), "{bad:?}");
         }
@@ -139,7 +158,8 @@ mod tests {
             SafeName::of_id(&message, None).name
         };
         assert_eq!(of("abc-1"), "abc-1.json");
-        let names = [of("a/../b"), of("a/../c"), of("../x"), of("a:b"), of("a_b"), of(&"x".repeat(500)), of(".x")];
+        let names =
+            [of("a/../b"), of("a/../c"), of("../x"), of("a:b"), of("a_b"), of(&"x".repeat(500)), of(".x")];
         for name in &names {
             assert!(SafeName::parse(name, false).is_ok(), "{name}");
             assert!(!name.starts_with('.'));

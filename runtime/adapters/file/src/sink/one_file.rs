@@ -39,9 +39,14 @@ use crate::{
 pub(crate) enum Naming {
     Fixed(SafeName),
     /// Rendered for each message.
-    Rendered { slot: Slot, subdirectories: bool },
+    Rendered {
+        slot: Slot,
+        subdirectories: bool,
+    },
     /// Made of the message's id, with this extension or that of its content type.
-    Id { extension: Option<&'static str> },
+    Id {
+        extension: Option<&'static str>,
+    },
 }
 
 /// The sink.
@@ -115,7 +120,9 @@ impl Files {
         })?;
         match folder::remove_dead_temporaries(&top) {
             Ok(0) => {}
-            Ok(removed) => tracing::info!(folder = %path, removed, "removed half-written files of a process that ended"),
+            Ok(removed) => {
+                tracing::info!(folder = %path, removed, "removed half-written files of a process that ended")
+            }
             Err(error) => tracing::warn!(folder = %path, %error, "half-written files cannot be looked for"),
         }
         Ok(())
@@ -136,7 +143,9 @@ impl Files {
                 temporary.placed = true;
             }
             IfExists::Fail | IfExists::Skip => match temporary.place(&target, name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return taken(target, name, job),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return taken(target, name, job);
+                }
                 placed => placed?,
             },
             IfExists::Number => {
@@ -144,9 +153,7 @@ impl Files {
                 loop {
                     let numbered = numbered(name.as_ref(), number);
                     match temporary.place(&target, &numbered.to_string_lossy()) {
-                        Err(error)
-                            if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_NUMBER =>
-                        {
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_NUMBER => {
                             number += 1;
                         }
                         placed => break placed?,
@@ -215,13 +222,16 @@ fn holds(mut file: &File, body: &[u8]) -> io::Result<bool> {
 
 impl Commit for Files {
     type Job = FileJob;
+    // A sync for each of them, and one for the folder.
+    const MAX_GROUP: usize = 64;
 
     fn commit(&self, jobs: Vec<FileJob>) -> Vec<Result<(), Failure>> {
         let path = self.folder.path().display();
         let top = match self.folder.get() {
             Ok(top) => top,
             Err(error) => {
-                let failure = unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"));
+                let failure =
+                    unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"));
                 return jobs.iter().map(|_| Err(failure.clone())).collect();
             }
         };
@@ -250,8 +260,8 @@ impl Commit for Files {
             });
         }
         for (folder, synced) in folders.values_mut() {
-            *synced = rustix::fs::fsync(folder)
-                .map_err(|error| unavailable(&error.into(), &format!("file sink: syncing the folder `{path}`")));
+            *synced = folder::sync(folder)
+                .map_err(|error| unavailable(&error, &format!("file sink: syncing the folder `{path}`")));
         }
         results
             .into_iter()

@@ -3,10 +3,7 @@
 use std::{io, os::fd::OwnedFd};
 
 use gristmill_core::Timestamp;
-use rustix::{
-    fs::AtFlags,
-    io::Errno,
-};
+use rustix::{fs::AtFlags, io::Errno};
 
 use super::folder;
 use crate::{
@@ -17,7 +14,8 @@ use crate::{
 /// Whether a file of `held` bytes, begun at `begun`, is set aside before `more` bytes are added.
 pub(crate) fn is_due(rotate: &Rotate, held: u64, more: u64, begun: Timestamp, now: Timestamp) -> bool {
     let too_large = rotate.max_bytes.is_some_and(|max| held + more > max);
-    let too_old = rotate.max_age_ms.is_some_and(|max| now.as_millis().saturating_sub(begun.as_millis()) >= max);
+    let too_old =
+        rotate.max_age_ms.is_some_and(|max| now.as_millis().saturating_sub(begun.as_millis()) >= max);
     // An empty file is never set aside: a line larger than `max_bytes` gets a file of its own.
     held > 0 && (too_large || too_old)
 }
@@ -109,7 +107,9 @@ mod tests {
         assert_eq!(date_of(&name, "orders.jsonl"), Some(("20260131T120000.000Z", 0)));
         let second = "orders-20260131T120000.000Z-12.jsonl";
         assert_eq!(date_of(second, "orders.jsonl"), Some(("20260131T120000.000Z", 12)));
-        for other in ["orders.jsonl", "orders-new.jsonl", "orders-20260131T120000.000Z.csv", "orders-x-1.jsonl"] {
+        for other in
+            ["orders.jsonl", "orders-new.jsonl", "orders-20260131T120000.000Z.csv", "orders-x-1.jsonl"]
+        {
             assert_eq!(date_of(other, "orders.jsonl"), None, "{other}");
         }
         assert_eq!(date_of("orders-old-20260131T120000.000Z.jsonl", "orders.jsonl"), None);

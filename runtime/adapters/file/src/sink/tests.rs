@@ -505,7 +505,10 @@ fn mistakes_are_found_without_touching_the_disk() {
         (json!({"name": "${headers.x}/b"}), "subdirectories: true"),
         (json!({"name": "a", "mode": {"append": {"rotate": {}}}}), "`max_bytes:` or `max_age_ms:`"),
         (json!({"name": "a", "mode": {"one_file": {"if_exist": "fail"}}}), "did you mean `if_exists`"),
-        (json!({"name": "a", "mode": {"one_file": {"if_exists": "overwrite"}}}), "`overwrite` is not known here"),
+        (
+            json!({"name": "a", "mode": {"one_file": {"if_exists": "overwrite"}}}),
+            "`overwrite` is not known here",
+        ),
         (json!({"directry": "x"}), "unknown key `directry`"),
     ] {
         let mistakes = bench.check(config.clone(), SinkUse::Send).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -91,8 +91,13 @@ fn write_note(folder: &Path, name: &OsStr, note: &ErrorNote<'_>) -> io::Result<(
         let taken = fs::symlink_metadata(folder.join(&target)).is_ok();
         match if taken { None } else { Some(OpenOptions::new().write(true).create_new(true).open(&path)) } {
             Some(Ok(mut file)) => {
-                file.write_all(&line_of(note)?).map_err(|error| at(folder, error))?;
-                return Ok((number, path));
+                return match file.write_all(&line_of(note)?) {
+                    Ok(()) => Ok((number, path)),
+                    Err(error) => {
+                        let _ = fs::remove_file(&path);
+                        Err(at(folder, error))
+                    }
+                };
             }
             Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists || number >= MAX_NUMBER => {
                 return Err(at(folder, error));
@@ -114,9 +119,13 @@ pub(crate) fn rejected_lines(
     make_folder(folder)?;
     let name = with_suffix(&file.name, ".rejected");
     let mut source = open_no_follow(&file.path)?;
-    let mut lines = BufWriter::new(append_no_follow(&folder.join(&name)).map_err(|error| at(folder, error))?);
-    let notes = append_no_follow(&folder.join(with_suffix(&name, ".error")));
-    let mut notes = BufWriter::new(notes.map_err(|error| at(folder, error))?);
+    let append = |name: &OsStr| -> io::Result<(BufWriter<File>, u64)> {
+        let file = append_no_follow(&folder.join(name)).map_err(|error| at(folder, error))?;
+        let length = file.metadata()?.len();
+        Ok((BufWriter::new(file), length))
+    };
+    let (mut lines, lines_before) = append(&name)?;
+    let (mut notes, notes_before) = append(&with_suffix(&name, ".error"))?;
     let wrote = (|| {
         for Rejection { place, reason } in rejections {
             source.seek(SeekFrom::Start(place.start))?;
@@ -143,8 +152,12 @@ pub(crate) fn rejected_lines(
         lines.get_ref().sync_data()?;
         notes.get_ref().sync_data()
     })();
-    // What is left in the buffers after an error must not be tried again when they are dropped.
-    let (_, _) = (lines.into_parts(), notes.into_parts());
+    // What is left in the buffers after an error must not be tried again when they are dropped, and what was written of it
+    // is taken back: all of it is tried again later.
+    let ((lines, _), (notes, _)) = (lines.into_parts(), notes.into_parts());
+    if wrote.is_err() {
+        let _ = lines.set_len(lines_before).and_then(|()| notes.set_len(notes_before));
+    }
     wrote.map_err(|error| at(folder, error))
 }
 

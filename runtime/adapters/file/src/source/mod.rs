@@ -270,7 +270,7 @@ impl Source for FileSource {
         }
         let shared = Arc::clone(&self.shared);
         // A flush that panics has told so; what it left is found by the next start.
-        let _ = tokio::task::spawn_blocking(move || shared.flush()).await;
+        let _ = tokio::task::spawn_blocking(move || shared.flush(true)).await;
     }
 }
 

@@ -1,6 +1,12 @@
-//! How far a half-read file has come, as kept on disk.
+//! How far a half-read file has come, as kept on disk: one JSON object a line, of which the last whole one counts. Adding a
+//! line is a single short write, which a process that is killed has made or has not; replacing a file is several calls, and
+//! slow on file systems that then write its content out at once.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +14,9 @@ use crate::fsys::write_whole;
 
 /// The largest progress file that is read, in bytes. The window of a file is bounded, and so is what is written.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// From this size on the file is replaced rather than added to, in bytes.
+const REPLACE_BYTES: u64 = 64 * 1024;
 
 /// How far a file has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,17 +41,24 @@ impl Progress {
         if size > MAX_BYTES {
             return None;
         }
-        let progress: Self = serde_json::from_slice(&fs::read(path).ok()?)
-            .inspect_err(|error| {
-                tracing::warn!(%error, "the progress of a half-read file is damaged: it is read from the start");
-            })
-            .ok()?;
-        (progress.inode == inode).then_some(progress)
+        let content = fs::read(path).ok()?;
+        // The last one may be cut off, by a loss of power.
+        let last = content.rsplit(|b| *b == b'\n').find_map(|line| serde_json::from_slice::<Self>(line).ok());
+        if last.is_none() {
+            tracing::warn!("the progress of a half-read file is damaged: it is read from the start");
+        }
+        last.filter(|progress| progress.inode == inode)
     }
 
-    /// Writes it, in one step. Not synced: a crash of the process cannot undo it, and a loss of power only makes it older.
-    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        write_whole(path, &serde_json::to_vec(self)?)
+    /// Writes it. Not synced: a crash of the process cannot undo it, and a loss of power only makes it older.
+    pub(crate) fn note(&self, path: &Path) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        if file.metadata()?.len() + line.len() as u64 > REPLACE_BYTES {
+            return write_whole(path, &line);
+        }
+        file.write_all(&line)
     }
 }
 
@@ -50,17 +66,34 @@ impl Progress {
 mod tests {
     use super::*;
 
+    fn at(offset: u64) -> Progress {
+        Progress { inode: 1, offset, line: 3, settled: vec![(offset + 2, offset + 10)], finished: false }
+    }
+
     #[test]
-    fn is_read_only_for_the_file_it_was_written_for_and_only_whole() {
+    fn the_last_whole_note_of_the_same_file_counts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1");
-        let progress = Progress { inode: 1, offset: 10, line: 3, settled: vec![(12, 20)], finished: false };
         assert_eq!(Progress::read(&path, 1), None);
-        progress.write(&path).unwrap();
-        assert_eq!(Progress::read(&path, 1), Some(progress));
+        at(10).note(&path).unwrap();
+        at(20).note(&path).unwrap();
+        assert_eq!(Progress::read(&path, 1), Some(at(20)));
         assert_eq!(Progress::read(&path, 2), None);
         let text = fs::read(&path).unwrap();
-        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        fs::write(&path, &text[..text.len() - 3]).unwrap();
+        assert_eq!(Progress::read(&path, 1), Some(at(10)));
+        fs::write(&path, &text[..10]).unwrap();
         assert_eq!(Progress::read(&path, 1), None);
+    }
+
+    #[test]
+    fn many_notes_take_bounded_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1");
+        for offset in 0..2_000 {
+            at(offset).note(&path).unwrap();
+        }
+        assert!(fs::metadata(&path).unwrap().len() <= REPLACE_BYTES);
+        assert_eq!(Progress::read(&path, 1), Some(at(1_999)));
     }
 }

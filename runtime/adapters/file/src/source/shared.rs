@@ -1,8 +1,8 @@
 //! What the endpoint's parts share: the settlements that come in from any thread, and the flush that brings them to disk.
 //!
 //! A settlement does nothing but note itself in memory and wake the flush, so it never blocks whoever settles. The flush
-//! writes progress, keeps what was rejected and moves finished files. How much is settled and not yet on disk is bounded by
-//! the flow's `in_flight`: so a crash repeats at most what was in flight, and as much again.
+//! writes progress, keeps what was rejected and moves finished files. What is settled and not yet on disk counts as in
+//! flight: so a crash repeats at most `in_flight` messages.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,10 @@ use std::{
 };
 
 use gristmill_core::{Acknowledgement, Outcome, Settlement};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::{
     claimed::{ClaimedFile, Place, Reason, Rejection, Retry},
@@ -37,6 +40,8 @@ pub(crate) struct Shared {
     /// Gone once the source has been dropped: nothing on disk may be touched any more.
     owner: Mutex<Option<Arc<Owner>>>,
     book: Mutex<Book>,
+    /// How many messages are offered and unsettled.
+    outstanding: AtomicUsize,
     /// How many messages have settled that the disk does not know of.
     unnoted: AtomicUsize,
     closed: AtomicBool,
@@ -49,8 +54,12 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Book {
     dirty: Vec<Arc<ClaimedFile>>,
-    retries: VecDeque<Retry>,
+    /// Those that could not be flushed.
+    stuck: Vec<Arc<ClaimedFile>>,
+    /// Why, of the last one; none when there is none.
     trouble: Option<String>,
+    /// By when they are due, but for changes of the delay.
+    retries: VecDeque<Retry>,
 }
 
 /// What is to be done with a file whose messages have settled.
@@ -67,6 +76,7 @@ impl Shared {
             settings: Mutex::new(settings),
             owner: Mutex::new(Some(Arc::new(owner))),
             book: Mutex::default(),
+            outstanding: AtomicUsize::new(0),
             unnoted: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             changed: Arc::new(Notify::new()),
@@ -105,15 +115,18 @@ impl Shared {
         }
     }
 
-    /// Why the flush fails, when so much has settled since that no more may be offered; `None` in the first place when there
-    /// is room.
+    /// Whether one more may be offered.
     pub(crate) fn room(&self) -> Room {
-        if self.unnoted.load(Ordering::SeqCst) < self.settings().in_flight {
+        let in_flight = self.outstanding.load(Ordering::SeqCst) + self.unnoted.load(Ordering::SeqCst);
+        if in_flight < self.settings().in_flight {
             return Room::Yes;
         }
         match &lock(&self.book).trouble {
             Some(trouble) => Room::Trouble(trouble.clone()),
-            None => Room::Wait,
+            None => {
+                self.hurry_flush.notify_one();
+                Room::Wait
+            }
         }
     }
 
@@ -124,6 +137,7 @@ impl Shared {
         place: Place,
     ) -> Acknowledgement {
         file.state().outstanding += 1;
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
         let (shared, file): (Weak<Self>, _) = (Arc::downgrade(self), Arc::clone(file));
         Acknowledgement::new(move |outcome| {
             if let Some(shared) = shared.upgrade() {
@@ -138,6 +152,7 @@ impl Shared {
         state.outstanding = state.outstanding.saturating_sub(1);
         if outcome.settlement == Settlement::Released {
             drop(state);
+            self.outstanding.fetch_sub(1, Ordering::SeqCst);
             if closed {
                 self.mark_dirty(&file);
             } else {
@@ -163,7 +178,9 @@ impl Shared {
         state.unnoted += 1;
         let finished = state.ledger.is_finished();
         drop(state);
+        // In this order: it is in flight without a gap.
         let unnoted = self.unnoted.fetch_add(1, Ordering::SeqCst) + 1;
+        self.outstanding.fetch_sub(1, Ordering::SeqCst);
         self.mark_dirty(&file);
         if finished || closed || unnoted * 2 >= self.settings().in_flight {
             self.hurry_flush.notify_one();
@@ -216,55 +233,73 @@ impl Shared {
     pub(crate) fn take_due(&self, now: Instant, most: usize) -> Vec<Retry> {
         let mut book = lock(&self.book);
         let mut due = Vec::new();
-        let mut kept = VecDeque::new();
-        while let Some(retry) = book.retries.pop_front() {
-            if retry.due <= now && due.len() < most {
-                due.push(retry);
-            } else {
-                kept.push_back(retry);
-            }
+        while due.len() < most
+            && let Some(retry) = book.retries.pop_front_if(|retry| retry.due <= now)
+        {
+            due.push(retry);
         }
-        book.retries = kept;
         due
     }
 
     /// When the next released message is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        lock(&self.book).retries.iter().map(|retry| retry.due).min()
+        lock(&self.book).retries.front().map(|retry| retry.due)
     }
 
-    /// Brings what has settled to disk. Blocks.
-    pub(crate) fn flush(&self) {
+    /// Brings what has settled to disk; also what could not be brought there before, if `stuck` says so. Blocks.
+    pub(crate) fn flush(&self, stuck: bool) {
         // Held for the whole of it: one flush at a time, and none after the claim has been given up.
         let owner = lock(&self.owner);
-        if owner.is_none() {
-            return;
+        if owner.is_some() {
+            self.flush_held(stuck);
         }
-        self.flush_held();
     }
 
-    fn flush_held(&self) {
+    fn flush_held(&self, stuck: bool) {
         let settings = self.settings();
-        let dirty = std::mem::take(&mut lock(&self.book).dirty);
-        let mut trouble = None;
-        for file in dirty {
+        let files = {
+            let mut book = lock(&self.book);
+            let mut files = std::mem::take(&mut book.dirty);
+            if stuck {
+                files.append(&mut book.stuck);
+            }
+            files
+        };
+        for file in files {
             file.state().queued = false;
             if let Err(error) = self.flush_file(&file, &settings) {
-                trouble = Some(format!(
-                    "file source `{}`: what has settled of `{}` cannot be brought to disk: {error}",
-                    settings.directory_text, file.name_text
-                ));
-                let mut state = file.state();
-                if !std::mem::replace(&mut state.queued, true) {
-                    lock(&self.book).dirty.push(Arc::clone(&file));
-                }
+                self.hold(
+                    &file,
+                    format!(
+                        "file source `{}`: what has settled of `{}` cannot be brought to disk: {error}",
+                        settings.directory_text, file.name_text
+                    ),
+                );
             }
         }
-        let before = std::mem::replace(&mut lock(&self.book).trouble, trouble.clone());
-        if let Some(text) = trouble.filter(|text| before.as_ref() != Some(text)) {
-            tracing::warn!("{text}. It is tried again every second");
+        let mut book = lock(&self.book);
+        if book.stuck.is_empty() {
+            book.trouble = None;
         }
+        drop(book);
         self.changed.notify_one();
+    }
+
+    /// Sets a file aside that could not be flushed, until it is tried again. It does not hold up the others.
+    fn hold(&self, file: &Arc<ClaimedFile>, trouble: String) {
+        {
+            let mut state = file.state();
+            if std::mem::replace(&mut state.queued, true) {
+                // Queued anew meanwhile.
+                return;
+            }
+        }
+        let mut book = lock(&self.book);
+        if book.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}. It is tried again every second");
+        }
+        book.trouble = Some(trouble);
+        book.stuck.push(Arc::clone(file));
     }
 
     fn flush_file(&self, file: &Arc<ClaimedFile>, settings: &Settings) -> io::Result<()> {
@@ -324,15 +359,16 @@ impl Shared {
 
     fn note(&self, file: &ClaimedFile) -> io::Result<()> {
         let progress = file.state().ledger.progress(file.inode);
-        progress.write(&file.progress_path)
+        progress.note(&file.progress_path)
     }
 
     /// Flushes for the last time, and gives up the claim: whatever is left is for the next owner.
     pub(crate) fn give_up(&self) {
         let mut owner = lock(&self.owner);
-        if owner.is_some() {
+        if let Some(owner) = &*owner {
             self.closed.store(true, Ordering::SeqCst);
-            self.flush_held();
+            self.flush_held(true);
+            owner.put_back_unbegun(&self.settings().directory);
         }
         *owner = None;
     }
@@ -346,22 +382,35 @@ impl Shared {
 
 /// Flushes whenever there is something to flush, for as long as the task lives.
 pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
+    let mut retry_at: Option<Instant> = None;
     loop {
-        shared.wake_flush.notified().await;
-        tokio::select! {
-            () = tokio::time::sleep(GATHER) => {}
-            () = shared.hurry_flush.notified() => {}
-        }
+        let retry = async {
+            match retry_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stuck = tokio::select! {
+            () = retry => true,
+            () = shared.wake_flush.notified() => {
+                tokio::select! {
+                    () = sleep(GATHER) => {}
+                    () = shared.hurry_flush.notified() => {}
+                }
+                false
+            }
+        };
         let flushing = Arc::clone(&shared);
-        if tokio::task::spawn_blocking(move || flushing.flush()).await.is_err() {
+        if tokio::task::spawn_blocking(move || flushing.flush(stuck)).await.is_err() {
             tracing::error!(
                 "a flush of a file source panicked: what it had in hand is offered again after a restart"
             );
         }
-        if lock(&shared.book).trouble.is_some() {
-            tokio::time::sleep(FLUSH_RETRY).await;
-            shared.wake_flush.notify_one();
-        }
+        retry_at = match lock(&shared.book).stuck.is_empty() {
+            true => None,
+            false if stuck => Some(Instant::now() + FLUSH_RETRY),
+            false => retry_at.or_else(|| Some(Instant::now() + FLUSH_RETRY)),
+        };
     }
 }
 

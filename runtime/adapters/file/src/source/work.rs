@@ -91,6 +91,17 @@ impl Owner {
         self.folder.join("progress").join(inode.to_string())
     }
 
+    /// Puts back the files of which nothing is settled: for whoever comes next, as if they had not been claimed.
+    pub(crate) fn put_back_unbegun(&self, directory: &Path) {
+        for entry in entries(&self.folder.join("files")).unwrap_or_default() {
+            let begun = entry.metadata().is_ok_and(|metadata| self.progress(metadata.ino()).exists());
+            if !begun && let Err(error) = rename_new(&entry.path(), &directory.join(entry.file_name())) {
+                // It stays claimed; the next start takes it from there.
+                tracing::debug!(file = name_text(&entry.file_name()), %error, "a claimed file could not be put back");
+            }
+        }
+    }
+
     /// Takes over what dead owners left: files whose name is wanted become this owner's, with their progress; others that
     /// were not begun go back to where they came from. Does nothing when another process is at it.
     pub(crate) fn recover(&self, directory: &Path, wanted: impl Fn(&OsStr) -> bool) -> io::Result<Recovery> {
@@ -253,7 +264,7 @@ mod tests {
         let inode = claim(&first, directory, "a.xml");
         claim(&first, directory, "b.xml");
         let progress = Progress { inode, offset: 7, line: 2, settled: vec![(9, 12)], finished: false };
-        progress.write(&first.progress(inode)).unwrap();
+        progress.note(&first.progress(inode)).unwrap();
 
         let second = Owner::new(directory, "second").unwrap();
         assert!(second.recover(directory, |_| true).unwrap().adopted.is_empty(), "the first one lives");
@@ -277,7 +288,7 @@ mod tests {
         let begun = claim(&first, directory, "begun");
         claim(&first, directory, "not-begun");
         Progress { inode: begun, offset: 1, line: 2, settled: vec![], finished: false }
-            .write(&first.progress(begun))
+            .note(&first.progress(begun))
             .unwrap();
         kill(first);
         let second = Owner::new(directory, "second").unwrap();
