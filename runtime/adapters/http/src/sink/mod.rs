@@ -4,7 +4,6 @@ mod client;
 mod retry_after;
 mod spec;
 mod status;
-mod template;
 mod url;
 
 use std::{
