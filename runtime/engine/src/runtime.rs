@@ -6,19 +6,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use gristmill_core::{
     Clock,
     config::Mistake,
     observe::{Observer, ReloadResult},
-    source::{EndpointContext, PreparedSource, Source},
+    source::{Claim, EndpointContext, PreparedSource},
 };
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::{
     flow::{CheckedFile, CheckedFlow, FlowFile, SetContext, check_set},
@@ -58,6 +60,8 @@ pub struct Runtime {
     changing: tokio::sync::Mutex<()>,
     /// The drains of versions that were replaced.
     drains: tokio_util::task::TaskTracker,
+    /// Wakes who waits for a flow after every change.
+    changed: watch::Sender<()>,
 }
 
 /// A flow and what runs of it.
@@ -77,6 +81,7 @@ struct Running {
     version: Arc<Version>,
     identity: Arc<str>,
     fingerprint: Arc<str>,
+    claims: Vec<Claim>,
 }
 
 /// What became of one file.
@@ -136,6 +141,7 @@ struct Ready {
     file: PathBuf,
     identity: Arc<str>,
     fingerprint: Arc<str>,
+    claims: Vec<Claim>,
 }
 
 enum ReadySource {
@@ -158,6 +164,7 @@ impl Runtime {
             broken: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             drains: tokio_util::task::TaskTracker::new(),
+            changed: watch::Sender::new(()),
         }
     }
 
@@ -167,55 +174,124 @@ impl Runtime {
         let _one_at_a_time = self.changing.lock().await;
         let owners: HashMap<Arc<str>, PathBuf> =
             self.slots().iter().map(|(id, slot)| (Arc::clone(id), slot.file.clone())).collect();
-        let mut missing: BTreeMap<PathBuf, Arc<str>> =
-            owners.iter().map(|(id, f)| (f.clone(), Arc::clone(id))).collect();
         let checked = check_set(files, &self.parts.context, &owners).await;
 
         let mut applied = Vec::new();
         let mut changed = Vec::new();
         let mut broken = BTreeMap::new();
+        // The flows that are in no file any more, with the file that each was in.
+        let mut gone: BTreeMap<Arc<str>, PathBuf> = owners.into_iter().collect();
         for CheckedFile { path, result } in checked {
-            let owned = missing.remove(&path);
             match result {
                 Err(mistakes) => {
+                    let owned = self.owned_by(&path, &mut gone);
                     if owned.is_none() {
                         broken.insert(path.clone(), mistakes.clone());
                     }
                     applied.push(self.refused(path, owned, mistakes, None));
                 }
                 Ok(flow) => {
-                    // The file now holds a flow of another id: the one it held is gone.
-                    if let Some(owned) = owned.filter(|owned| *owned != flow.id) {
-                        missing.insert(path, owned);
-                    }
-                    missing.retain(|_, id| *id != flow.id);
+                    gone.remove(&flow.id);
                     changed.push(flow);
                 }
             }
         }
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
 
-        let ready = stream::iter(changed).map(|flow| self.make_ready(flow)).buffered(FLOWS_PREPARED_AT_ONCE);
-        let ready: Vec<Result<Ready, Applied>> = ready.collect().await;
-        for result in ready {
+        // A flow that got another id in its file goes on until the flow of that id runs.
+        let mut renamed: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+        for flow in &changed {
+            if let Some(old) = self.owned_by(&flow.file, &mut gone) {
+                renamed.insert(old, Arc::clone(&flow.id));
+            }
+        }
+
+        let mut ready =
+            stream::iter(changed).map(|flow| self.make_ready(flow)).buffer_unordered(FLOWS_PREPARED_AT_ONCE);
+        let mut contested = Vec::new();
+        while let Some(result) = ready.next().await {
             match result {
+                Ok(ready) if !self.holders(&ready).is_empty() => contested.push(ready),
                 Ok(ready) => applied.push(self.swap_in(ready).await),
                 Err(done) => applied.push(done),
             }
         }
-        for (file, id) in missing {
+        drop(ready);
+        let leaves = |id: &Arc<str>| gone.contains_key(id) || renamed.contains_key(id);
+        while let Some((at, holder)) = self.hopeless(&contested, leaves) {
+            let Ready { version, file, .. } = contested.swap_remove(at);
+            let problem = format!("its source is held by the flow `{holder}`, which runs on as it was");
+            applied.push(self.refused(file, Some(Arc::clone(&version.facts.id)), Vec::new(), Some(problem)));
+        }
+        for ready in contested {
+            applied.push(self.swap_in(ready).await);
+        }
+
+        for (old, new) in renamed {
+            let runs = |id| self.slots().get(id).is_some_and(|slot| slot.running.is_some());
+            let file = self.slots().get(&old).map(|slot| slot.file.clone()).unwrap_or_default();
+            if runs(&new) || !runs(&old) {
+                applied.push(self.remove(file, old));
+            } else {
+                let problem = format!("the flow `{new}`, which its file holds now, could not be started");
+                applied.push(self.refused(file, Some(old), Vec::new(), Some(problem)));
+            }
+        }
+        for (id, file) in gone {
             applied.push(self.remove(file, id));
         }
+        applied.sort_by(|a, b| (&a.file, &a.flow).cmp(&(&b.file, &b.flow)));
         for one in &applied {
             let name = one.flow.as_deref().unwrap_or_default();
             self.parts.observer.reload(name, one.result);
         }
+        self.changed.send_replace(());
         applied
+    }
+
+    /// Takes the flow that came from this file out of `gone`. One that never ran is forgotten when there is another: its
+    /// id was in the file for a while only.
+    fn owned_by(&self, file: &Path, gone: &mut BTreeMap<Arc<str>, PathBuf>) -> Option<Arc<str>> {
+        let mut slots = self.slots();
+        let mut owned: Vec<Arc<str>> =
+            gone.iter().filter(|(_, f)| *f == file).map(|(id, _)| Arc::clone(id)).collect();
+        owned.sort_by_key(|id| slots.get(id).is_none_or(|slot| slot.running.is_none()));
+        for id in &owned {
+            gone.remove(id);
+        }
+        for never_ran in owned.drain(1.min(owned.len())..) {
+            slots.remove(&never_ran);
+        }
+        owned.pop()
+    }
+
+    /// The flows that run and have what only one can have and this one wants.
+    fn holders(&self, ready: &Ready) -> Vec<Arc<str>> {
+        let holds = |slot: &Slot| {
+            slot.running.as_ref().is_some_and(|it| it.claims.iter().any(|claim| ready.claims.contains(claim)))
+        };
+        let slots = self.slots();
+        let others = slots.iter().filter(|(id, slot)| **id != ready.version.facts.id && holds(slot));
+        others.map(|(id, _)| Arc::clone(id)).collect()
+    }
+
+    /// The first of these that wants what a flow has that will not give it up: one that neither leaves nor is itself about
+    /// to be swapped.
+    fn hopeless(&self, contested: &[Ready], leaves: impl Fn(&Arc<str>) -> bool) -> Option<(usize, Arc<str>)> {
+        contested.iter().enumerate().find_map(|(at, ready)| {
+            let moves = |holder: &Arc<str>| {
+                leaves(holder) || contested.iter().any(|other| other.version.facts.id == *holder)
+            };
+            self.holders(ready).into_iter().find(|holder| !moves(holder)).map(|holder| (at, holder))
+        })
     }
 
     /// Whether a flow is down for a reason that may pass by itself, so that applying the same files again can help.
     pub fn wants_retry(&self) -> bool {
-        self.slots().values().any(|slot| slot.running.is_none() && slot.down.is_some())
+        self.slots().values().any(|slot| match &slot.running {
+            Some(running) => running.endpoint.has_ended(),
+            None => slot.down.is_some(),
+        })
     }
 
     /// Drains and stops every flow. Returns how many deliveries had to be released because the drain limit was reached.
@@ -224,11 +300,12 @@ impl Runtime {
         let slots = std::mem::take(&mut *self.slots());
         let running: Vec<Running> = slots.into_values().filter_map(|slot| slot.running).collect();
         let drains = running.into_iter().map(|running| async move {
-            close_and_drain(&running.endpoint, &running.version, running.version.limits.drain()).await
+            close_and_drain(&running.endpoint, &running.version, None, running.version.limits.drain()).await
         });
         let left = futures_util::future::join_all(drains).await.into_iter().sum();
         self.drains.close();
         self.drains.wait().await;
+        self.changed.send_replace(());
         left
     }
 
@@ -249,28 +326,41 @@ impl Runtime {
 
     /// Waits until a flow is in a state. For tests and for commands that wait; ends never if it is never so.
     pub async fn wait_for(&self, flow: &str, mut is: impl FnMut(&FlowState) -> bool) {
+        let mut changed = self.changed.subscribe();
         loop {
+            // Watched before it is looked at, so that no change falls between the two.
+            changed.mark_unchanged();
             let watched = {
                 let slots = self.slots();
-                let Some(slot) = slots.get(flow) else { return };
-                if is(&slot.state()) {
+                let slot = slots.get(flow);
+                let watched =
+                    slot.and_then(|slot| slot.running.as_ref()).map(|running| running.endpoint.watch());
+                if slot.is_some_and(|slot| is(&slot.state())) {
                     return;
                 }
-                slot.running.as_ref().map(|running| running.endpoint.watch())
+                watched
             };
-            match watched {
-                Some(mut watched) => {
-                    if watched.changed().await.is_err() {
-                        return;
-                    }
+            let endpoint = async {
+                let changed = match watched {
+                    Some(mut watched) => watched.changed().await.is_ok(),
+                    None => false,
+                };
+                if !changed {
+                    // What does not run, or has ended, changes no more until it is started again.
+                    std::future::pending::<()>().await;
                 }
-                None => return,
+            };
+            tokio::select! {
+                () = endpoint => {}
+                // The sender lives as long as this runtime.
+                _ = changed.changed() => {}
             }
         }
     }
 
     async fn make_ready(&self, flow: CheckedFlow) -> Result<Ready, Applied> {
         let running = self.slots().get(&flow.id).and_then(|slot| slot.running.clone());
+        let running = running.filter(|running| !running.endpoint.has_ended());
         if let Some(running) =
             running.as_ref().filter(|running| running.version.facts.version == flow.version)
         {
@@ -289,17 +379,22 @@ impl Runtime {
             });
         }
         let (id, file, limit) = (Arc::clone(&flow.id), flow.file.clone(), flow.limits.prepare());
-        let prepared = tokio::time::timeout(limit, self.prepare(flow, running)).await;
-        prepared
-            .unwrap_or_else(|_| {
-                Err(format!("it was not ready within {} ms (limits.prepare_ms)", limit.as_millis()))
-            })
-            .map_err(|problem| self.refused(file, Some(id), Vec::new(), Some(problem)))
+        // An adapter that panics must not take the reload of the other flows with it.
+        let prepare = AssertUnwindSafe(self.prepare(flow, running)).catch_unwind();
+        let prepared = match tokio::time::timeout(limit, prepare).await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(_panic)) => {
+                Err("making it ready ended by a fault of the runtime or of its adapter".into())
+            }
+            Err(_elapsed) => Err(not_ready_within(limit)),
+        };
+        prepared.map_err(|problem| self.refused(file, Some(id), Vec::new(), Some(problem)))
     }
 
     async fn prepare(&self, flow: CheckedFlow, running: Option<Running>) -> Result<Ready, String> {
         let identity: Arc<str> = flow.source.identity().into();
         let fingerprint: Arc<str> = flow.source_fingerprint.as_str().into();
+        let claims = flow.source.claims();
         let (file, source) = (flow.file.clone(), Arc::clone(&flow.source));
         let context = EndpointContext {
             flow: Arc::clone(&flow.id),
@@ -321,48 +416,49 @@ impl Runtime {
                 }
             }
         };
-        Ok(Ready { version, source, file, identity, fingerprint })
+        Ok(Ready { version, source, file, identity, fingerprint, claims })
     }
 
     /// The swap. What can still fail here leaves what ran as it was.
     async fn swap_in(&self, ready: Ready) -> Applied {
-        let Ready { version, source, file, identity, fingerprint } = ready;
+        let Ready { version, source, file, identity, fingerprint, claims } = ready;
         let id = Arc::clone(&version.facts.id);
         let before = self.slots().get(&id).and_then(|slot| slot.running.clone());
         let swapped = match source {
-            ReadySource::Keep(endpoint) => {
-                let old = endpoint.attach(Arc::clone(&version)).await;
-                self.drain_in_background(old);
-                Ok(endpoint)
-            }
+            ReadySource::Keep(endpoint) => match endpoint.attach(Arc::clone(&version)).await {
+                Ok(old) => {
+                    self.drain_in_background(old);
+                    Ok(endpoint)
+                }
+                Err(error) => Err(error.text),
+            },
             ReadySource::TakeOver(endpoint, prepared) => {
                 match endpoint.take_over(prepared, Arc::clone(&version)).await {
                     Ok(old) => {
-                        self.drain_in_background(Some(old));
+                        self.drain_in_background(old);
                         Ok(endpoint)
                     }
-                    Err(error) => Err(error),
+                    Err(error) => Err(error.text),
                 }
             }
-            ReadySource::Start(prepared) => match prepared.start().await {
-                Ok(source) => {
-                    let endpoint = self.start(source, &version);
+            ReadySource::Start(prepared) => match start(prepared, &version).await {
+                Ok(endpoint) => {
                     if let Some(before) = before {
-                        self.close_in_background(before);
+                        self.close_in_background(before, Some(Arc::clone(&endpoint)));
                     }
                     Ok(endpoint)
                 }
-                Err(error) => Err(error),
+                Err(problem) => Err(problem),
             },
         };
         let endpoint = match swapped {
             Ok(endpoint) => endpoint,
-            Err(error) => return self.refused(file, Some(id), Vec::new(), Some(error.to_string())),
+            Err(problem) => return self.refused(file, Some(id), Vec::new(), Some(problem)),
         };
         let number = Arc::clone(&version.facts.version);
         let slot = Slot {
             file: file.clone(),
-            running: Some(Running { endpoint, version, identity, fingerprint }),
+            running: Some(Running { endpoint, version, identity, fingerprint, claims }),
             down: None,
             refused: Vec::new(),
             refused_because: None,
@@ -376,10 +472,6 @@ impl Runtime {
             mistakes: Vec::new(),
             problem: None,
         }
-    }
-
-    fn start(&self, source: Box<dyn Source>, version: &Arc<Version>) -> Arc<Endpoint> {
-        Arc::new(Endpoint::start(source, Arc::clone(version)))
     }
 
     /// Notes that a file was refused; what ran of it goes on.
@@ -412,7 +504,7 @@ impl Runtime {
     fn remove(&self, file: PathBuf, id: Arc<str>) -> Applied {
         let slot = self.slots().remove(&id);
         if let Some(running) = slot.and_then(|slot| slot.running) {
-            self.close_in_background(running);
+            self.close_in_background(running, None);
         }
         Applied {
             file,
@@ -424,8 +516,7 @@ impl Runtime {
         }
     }
 
-    fn drain_in_background(&self, old: Option<Arc<Version>>) {
-        let Some(old) = old else { return };
+    fn drain_in_background(&self, old: Arc<Version>) {
         self.drains.spawn(async move {
             let left = old.drain(old.limits.drain()).await;
             if left > 0 {
@@ -437,13 +528,14 @@ impl Runtime {
         });
     }
 
-    fn close_in_background(&self, old: Running) {
+    fn close_in_background(&self, old: Running, heir: Option<Arc<Endpoint>>) {
         self.drains.spawn(async move {
-            let left = close_and_drain(&old.endpoint, &old.version, old.version.limits.drain()).await;
+            let limit = old.version.limits.drain();
+            let left = close_and_drain(&old.endpoint, &old.version, heir.as_deref(), limit).await;
             if left > 0 {
                 tracing::warn!(
                     target: "gristmill::reload", flow = &*old.version.facts.id, version = &*old.version.facts.version, left,
-                    "the flow reached its drain limit; what was left is released"
+                    "the endpoint reached its drain limit; what was left is offered to the flow's new one, or released"
                 );
             }
         });
@@ -453,6 +545,21 @@ impl Runtime {
     fn slots(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Starts a source with its first version.
+async fn start(prepared: Box<dyn PreparedSource>, version: &Arc<Version>) -> Result<Arc<Endpoint>, String> {
+    let limit = version.limits.prepare();
+    match tokio::time::timeout(limit, AssertUnwindSafe(prepared.start()).catch_unwind()).await {
+        Ok(Ok(Ok(source))) => Ok(Arc::new(Endpoint::start(source, Arc::clone(version)))),
+        Ok(Ok(Err(error))) => Err(error.text),
+        Ok(Err(_panic)) => Err("starting its source ended by a fault of the adapter".into()),
+        Err(_elapsed) => Err(not_ready_within(limit)),
+    }
+}
+
+fn not_ready_within(limit: Duration) -> String {
+    format!("it was not ready within {} ms (limits.prepare_ms)", limit.as_millis())
 }
 
 // === impl Slot ===
@@ -465,6 +572,10 @@ impl Slot {
                 EndpointState::Degraded(why) => FlowState::Degraded(why),
                 EndpointState::Paused(why) => FlowState::Paused(why),
                 EndpointState::Finished => FlowState::Finished,
+                EndpointState::Ended => FlowState::Down(
+                    "its source was ended by a fault of the runtime or of its adapter; it is started again"
+                        .into(),
+                ),
             },
             None => FlowState::Down(self.down.clone().unwrap_or_else(|| summary(&self.refused))),
         }

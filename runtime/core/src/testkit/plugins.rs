@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use crate::{
 };
 
 type Transform = Arc<dyn Fn(&Message) -> Result<Transformed, Failure> + Send + Sync>;
+type Takes = Arc<dyn Fn(&Message) -> Duration + Send + Sync>;
 type Route = Arc<dyn Fn(&Message) -> Result<Vec<String>, Failure> + Send + Sync>;
 
 /// A plugin made of a closure.
@@ -27,6 +29,7 @@ pub struct ScriptedPlugin {
     needs: BTreeSet<Grant>,
     digest: String,
     call: Call,
+    takes: Option<Takes>,
     health: Arc<watch::Sender<Health>>,
     bind: Result<(), PluginError>,
 }
@@ -69,6 +72,7 @@ impl ScriptedPlugin {
             needs: BTreeSet::new(),
             digest: "0".into(),
             call,
+            takes: None,
             health: Arc::new(watch::Sender::new(Health::Fit)),
             bind: Ok(()),
         }
@@ -93,6 +97,19 @@ impl ScriptedPlugin {
     pub fn with_digest(mut self, digest: impl Into<String>) -> Self {
         self.digest = digest.into();
         self
+    }
+
+    /// The same, but a call takes this long.
+    #[must_use]
+    pub fn taking(mut self, time: impl Fn(&Message) -> Duration + Send + Sync + 'static) -> Self {
+        self.takes = Some(Arc::new(time));
+        self
+    }
+
+    async fn take_time(&self, message: &Message) {
+        if let Some(takes) = &self.takes {
+            tokio::time::sleep(takes(message)).await;
+        }
     }
 
     /// The same, but it cannot be bound.
@@ -164,6 +181,7 @@ impl LoadedPlugin for ScriptedPlugin {
 #[async_trait]
 impl Plugin for ScriptedPlugin {
     async fn transform(&self, message: &Message) -> Result<Transformed, Failure> {
+        self.take_time(message).await;
         match &self.call {
             Call::Transform(call) => call(message),
             Call::Route(_) => Err(Failure::new(ErrorClass::Internal, "a router cannot transform")),
@@ -171,6 +189,7 @@ impl Plugin for ScriptedPlugin {
     }
 
     async fn route(&self, message: &Message) -> Result<Vec<String>, Failure> {
+        self.take_time(message).await;
         match &self.call {
             Call::Route(call) => call(message),
             Call::Transform(_) => Err(Failure::new(ErrorClass::Internal, "a transformer cannot route")),

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering as Atomic},
+        atomic::{AtomicBool, AtomicUsize, Ordering as Atomic},
     },
     time::Duration,
 };
@@ -51,9 +51,19 @@ pub struct ScriptedSource {
     refuse_take_over: Mutex<Option<String>>,
     events: Mutex<Vec<String>>,
     paused: watch::Sender<Option<String>>,
-    keeps_order: std::sync::atomic::AtomicBool,
-    loses_rejected: std::sync::atomic::AtomicBool,
+    keeps_order: AtomicBool,
+    loses_rejected: AtomicBool,
+    takes_no_replies: AtomicBool,
+    /// The next calls of `next` fail with these.
+    failures: Mutex<VecDeque<String>>,
+    /// The next call of `next` panics.
+    panics: AtomicBool,
+    /// The next `prepare` never ends.
+    hangs: AtomicBool,
 }
+
+/// How long a sink takes to confirm a message.
+type Takes = Arc<dyn Fn(&Message) -> Duration + Send + Sync>;
 
 struct Waiting {
     message: Message,
@@ -70,7 +80,7 @@ pub struct Offered(oneshot::Receiver<Outcome>);
 pub struct ScriptedSink {
     sent: Mutex<Vec<(Message, String)>>,
     answers: Mutex<VecDeque<Result<Answer, Failure>>>,
-    count: watch::Sender<usize>,
+    takes: Mutex<Option<Takes>>,
     gate: watch::Sender<bool>,
     started: watch::Sender<usize>,
 }
@@ -208,6 +218,28 @@ impl ScriptedSource {
         self.loses_rejected.store(true, Atomic::SeqCst);
     }
 
+    /// Says that it takes no answers. To be said before the flow is loaded.
+    pub fn take_no_replies(&self) {
+        self.takes_no_replies.store(true, Atomic::SeqCst);
+    }
+
+    /// Makes the next call of `next`, or the one under way, fail: it cannot go on for now.
+    pub fn fail_once(&self, why: &str) {
+        lock(&self.failures).push_back(why.into());
+        self.more.notify_one();
+    }
+
+    /// Makes the next call of `next`, or the one under way, panic.
+    pub fn panic_once(&self) {
+        self.panics.store(true, Atomic::SeqCst);
+        self.more.notify_one();
+    }
+
+    /// Makes the next `prepare` never end.
+    pub fn hang_once(&self) {
+        self.hangs.store(true, Atomic::SeqCst);
+    }
+
     /// Makes the next `prepare` fail.
     pub fn refuse_once(&self, why: &str) {
         *lock(&self.refuse) = Some(why.into());
@@ -290,13 +322,16 @@ impl SourceSpec for Spec {
     }
 
     fn replies(&self) -> bool {
-        true
+        !self.source.takes_no_replies.load(Atomic::SeqCst)
     }
 
     async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
         self.source.note("prepare", self.setting.as_deref());
         if let Some(why) = lock(&self.source.refuse).take() {
             return Err(SourceError::new(why));
+        }
+        if self.source.hangs.swap(false, Atomic::SeqCst) {
+            std::future::pending::<()>().await;
         }
         Ok(Box::new(Prepared(Running {
             source: Arc::clone(&self.source),
@@ -326,12 +361,20 @@ impl PreparedSource for Prepared {
 
 #[async_trait]
 impl Source for Running {
+    #[allow(clippy::panic, reason = "a test double: this is what the test asked for")]
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
         loop {
+            if self.source.panics.swap(false, Atomic::SeqCst) {
+                panic!("the test wants the source to panic");
+            }
+            if let Some(why) = lock(&self.source.failures).pop_front() {
+                return Err(SourceError::new(why));
+            }
             let wake = {
                 let mut queue = lock(&self.source.queue);
                 let now = Instant::now();
-                match queue.iter().position(|w| w.not_before <= now) {
+                // A closed source does not offer again what was released: that is left where it came from.
+                match queue.iter().position(|w| w.not_before <= now && !(self.closed && w.redelivered)) {
                     Some(at) => {
                         if let Some(waiting) = queue.remove(at) {
                             drop(queue);
@@ -396,7 +439,7 @@ impl Default for ScriptedSink {
         Self {
             sent: Mutex::default(),
             answers: Mutex::default(),
-            count: watch::Sender::new(0),
+            takes: Mutex::default(),
             gate: watch::Sender::new(true),
             started: watch::Sender::new(0),
         }
@@ -412,6 +455,11 @@ impl ScriptedSink {
     /// From now on sends wait, having taken their place in the order, until [`ScriptedSink::open`].
     pub fn close(&self) {
         self.gate.send_replace(false);
+    }
+
+    /// From now on a send takes this long, after it has taken its place in the order.
+    pub fn take_time(&self, time: impl Fn(&Message) -> Duration + Send + Sync + 'static) {
+        *lock(&self.takes) = Some(Arc::new(time));
     }
 
     /// Lets what waits go on.
@@ -446,8 +494,11 @@ impl ScriptedSink {
         let answer = lock(&self.answers).pop_front();
         self.started.send_modify(|n| *n += 1);
         let mut gate = self.gate.subscribe();
-        let _closed = gate.wait_for(|open| *open).await;
-        self.count.send_modify(|n| *n += 1);
+        drop(gate.wait_for(|open| *open).await);
+        let takes = lock(&self.takes).clone();
+        if let Some(takes) = takes {
+            tokio::time::sleep(takes(outgoing.message)).await;
+        }
         answer.unwrap_or_else(|| Ok(Answer::default()))
     }
 }

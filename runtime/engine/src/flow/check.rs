@@ -169,7 +169,8 @@ fn walk(
 
     let (source_adapter, source) = source?;
     let (rules, order, discard_rejected) = (rules?, order?, discard?);
-    if order == OrderConfig::Strict && source.order() == Order::None && node.get("parallel").is_none() {
+    let source_order = source.order();
+    if order == OrderConfig::Strict && source_order == Order::None && node.get("parallel").is_none() {
         let text = format!("the source `{source_adapter}` has no order to keep");
         let mistake = Mistake::new("no_order", &node.at(["order"]).span, text);
         mistakes.push(mistake.mend("remove `order: strict`, or add `parallel:` to order messages by key"));
@@ -187,15 +188,11 @@ fn walk(
         source,
         source_adapter,
         limits,
-        ordering: Ordering { order: Order::None, strict: order == OrderConfig::Strict, parallel: parallel? },
+        ordering: Ordering { order: source_order, strict: order == OrderConfig::Strict, parallel: parallel? },
         steps: steps?,
         infos,
         rules,
         discard_rejected,
-    })
-    .map(|mut flow| {
-        flow.ordering.order = flow.source.order();
-        flow
     })
 }
 

@@ -88,7 +88,8 @@ struct Nothing {}
 /// A rule that can be followed.
 pub(crate) struct ErrorRule {
     any: bool,
-    classes: BTreeSet<ErrorClass>,
+    /// The classes that were written out.
+    named: BTreeSet<ErrorClass>,
     /// How to try again, if at all.
     pub(crate) backoff: Option<Backoff>,
     /// What becomes of the message in the end.
@@ -139,15 +140,13 @@ pub(super) fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Vec<Er
             continue;
         };
         let any = config.r#match.iter().any(|m| matches!(m, MatchConfig::Any(_)));
-        let classes: BTreeSet<ErrorClass> = if any {
-            ErrorClass::ALL.into_iter().collect()
-        } else {
-            config
-                .r#match
-                .iter()
-                .filter_map(|m| if let MatchConfig::Class(c) = m { Some(*c) } else { None })
-                .collect()
-        };
+        let named: BTreeSet<ErrorClass> = config
+            .r#match
+            .iter()
+            .filter_map(|m| if let MatchConfig::Class(c) = m { Some(*c) } else { None })
+            .collect();
+        let classes: BTreeSet<ErrorClass> =
+            if any { ErrorClass::ALL.into_iter().collect() } else { named.clone() };
         if classes.is_subset(&covered) {
             let text = "no failure comes here: the rules above match all that this one does";
             let mistake = Mistake::new("unreachable_rule", &item.at(["match"]).span, text);
@@ -166,7 +165,7 @@ pub(super) fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Vec<Er
         };
         match (then, &mut rules) {
             (Some(then), Some(rules)) => {
-                rules.push(ErrorRule { any, classes, backoff: config.retry.map(Backoff::from), then });
+                rules.push(ErrorRule { any, named, backoff: config.retry.map(Backoff::from), then });
             }
             _ => rules = None,
         }
@@ -177,7 +176,7 @@ pub(super) fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Vec<Er
 impl ErrorRule {
     /// Whether this rule is for that failure.
     pub(crate) fn matches(&self, failure: &Failure) -> bool {
-        self.classes.contains(&failure.class()) && !failure.class().spares_message()
+        (self.any || self.named.contains(&failure.class())) && !failure.class().spares_message()
     }
 
     /// Whether it never leads to a rejection.
@@ -193,7 +192,8 @@ impl ErrorRule {
     /// How long to wait before attempt `attempt + 1`, or `None` when there is to be none. A failure that says of itself
     /// that trying again cannot help is tried again only if its class was named.
     pub(crate) fn retry_after(&self, attempt: u32, failure: &Failure) -> Option<Duration> {
-        let backoff = self.backoff.as_ref().filter(|_| failure.is_retryable() || !self.any)?;
+        let may_help = failure.is_retryable() || self.named.contains(&failure.class());
+        let backoff = self.backoff.as_ref().filter(|_| may_help)?;
         backoff.wait(attempt, failure.wait_at_least())
     }
 }
@@ -204,7 +204,11 @@ impl Backoff {
             return None;
         }
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let grown = self.initial.as_secs_f64() * self.multiplier.powi(exponent);
+        // Nothing grown without bound is no number.
+        let grown = match self.initial.as_secs_f64() {
+            0.0 => 0.0,
+            initial => initial * self.multiplier.powi(exponent),
+        };
         let capped = grown.min(self.max.as_secs_f64());
         let chance = 1.0 + self.jitter * (rand::random::<f64>() * 2.0 - 1.0);
         let wait = Duration::try_from_secs_f64((capped * chance).max(0.0)).unwrap_or(self.max).min(self.max);

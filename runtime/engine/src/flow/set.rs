@@ -98,7 +98,13 @@ fn unique(files: &mut [CheckedFile], owners: &HashMap<Arc<str>, PathBuf>) {
     // Owners first: what runs keeps what it has.
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by_key(|i| !files.get(*i).is_some_and(owns));
-    let mut ids: BTreeMap<Arc<str>, PathBuf> = BTreeMap::new();
+    // So does what runs though its file has mistakes now.
+    let is_broken = |path: &Path| files.iter().any(|file| file.path == path && file.result.is_err());
+    let mut ids: BTreeMap<Arc<str>, PathBuf> = owners
+        .iter()
+        .filter(|(_, path)| is_broken(path))
+        .map(|(id, path)| (Arc::clone(id), path.clone()))
+        .collect();
     let mut claims: BTreeMap<Claim, (Arc<str>, PathBuf)> = BTreeMap::new();
     for index in order {
         let Some(file) = files.get_mut(index) else { continue };

@@ -32,6 +32,8 @@ pub(crate) struct StepChecker<'a> {
     /// The place of the step that is being checked.
     path: String,
     depth: usize,
+    /// Whether it has been said that there are too many steps.
+    too_many: bool,
     /// Set by a step after which nothing comes.
     ended: Option<String>,
 }
@@ -62,6 +64,7 @@ impl<'a> StepChecker<'a> {
             infos: Vec::new(),
             path: String::new(),
             depth: 0,
+            too_many: false,
             ended: None,
         }
     }
@@ -69,6 +72,15 @@ impl<'a> StepChecker<'a> {
     /// Checks the list of steps of a branch; `place` is its place below the step.
     pub(crate) fn branch(&mut self, node: &Node, place: &str) -> Option<Vec<StepNode<Checked>>> {
         self.list(node, place)
+    }
+
+    /// Checks the steps of a branch that is wrong in itself, so that their mistakes are found in the same go. What is no
+    /// list has been said to be none already.
+    pub(crate) fn broken_branch(&mut self, node: Option<&Node>, place: &str) {
+        if let Some(node) = node.filter(|node| node.as_list().is_some()) {
+            // Only for its mistakes.
+            let _steps = self.branch(node, place);
+        }
     }
 
     /// Checks a list of steps; `place` is what leads to the list from where the checker stands.
@@ -143,6 +155,9 @@ impl<'a> StepChecker<'a> {
         };
         let index = self.infos.len();
         if index >= MAX_STEPS {
+            if std::mem::replace(&mut self.too_many, true) {
+                return None;
+            }
             self.mistake(
                 "too_many_steps",
                 item,
@@ -181,7 +196,17 @@ impl<'a> StepChecker<'a> {
     }
 
     fn compile_error(&mut self, node: &Node, error: CompileError) {
-        self.mistakes.push(error.to_mistake("expression", &node.span));
+        self.mistakes.push(if node.substituted {
+            // The error quotes the text, of which a part must not be shown.
+            Mistake::new(
+                "expression",
+                &node.span,
+                "this text, of which a part was substituted, is not an expression",
+            )
+            .mend("substitute whole values only, and write expressions out")
+        } else {
+            error.to_mistake("expression", &node.span)
+        });
     }
 
     /// Checks a sink: a map of one adapter's name to its configuration.
@@ -198,7 +223,10 @@ impl<'a> StepChecker<'a> {
         }
         let mut texts = Some(Vec::with_capacity(sink.templates.len()));
         for template in &sink.templates {
-            let at = Node::new(gristmill_core::config::Value::Null, template.span.clone());
+            let at = Node {
+                substituted: template.secret,
+                ..Node::new(gristmill_core::config::Value::Null, template.span.clone())
+            };
             match (self.template(&at, &template.text), &mut texts) {
                 (Some(text), Some(texts)) => texts.push(text),
                 _ => texts = None,

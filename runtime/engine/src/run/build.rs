@@ -1,7 +1,7 @@
 //! Makes a running version of a checked flow: binds plugins, opens sinks. Disturbs nothing that runs.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{AtomicU64, Ordering as Atomic},
 };
 
@@ -56,7 +56,6 @@ pub(crate) async fn build(
         clock: Arc::clone(clock),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
-        stopped_because: Mutex::new(None),
     })
 }
 

@@ -3,9 +3,9 @@
 //! The walk keeps its own stack of lists that are still to be done, so that a message that was split can go on from any depth
 //! as a child of its own. It recurses only where one message becomes several.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Instant};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Instant};
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use gristmill_core::{
     Acknowledgement, ErrorClass, Failure, Message, Settlement,
     sink::Outgoing,
@@ -177,11 +177,13 @@ async fn attempt<'a>(
             clock: &version.clock,
         };
         let began = Instant::now();
-        let running = node.step.step.run(message.clone(), context);
+        // A panic is a fault of the step, not of the deliveries beside it: it fails this attempt and nothing else.
+        let running = AssertUnwindSafe(node.step.step.run(message.clone(), context)).catch_unwind();
         let result = match journey.ticket.filter(|_| attempt == 1 && progress == Progress::Counts) {
             Some(ticket) => after_first_poll(running, || ticket.started(node.index)).await,
             None => running.await,
         };
+        let result = result.unwrap_or_else(|panic| Err(panicked(&*panic)));
         version.observer.step(node.index, &message, began.elapsed(), result.as_ref().err());
         let failure = match result {
             Ok(next) => {
@@ -203,6 +205,14 @@ async fn attempt<'a>(
         tokio::time::sleep(wait).await;
         attempt += 1;
     }
+}
+
+/// What a step that panicked failed with.
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let said =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = format!("the step panicked: {}", said.unwrap_or("it did not say why"));
+    Failure::new(ErrorClass::Internal, text)
 }
 
 /// Calls `started` once the future has been polled for the first time: what takes its place in an order at its first poll

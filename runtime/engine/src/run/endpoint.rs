@@ -6,6 +6,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering as Atomic},
@@ -13,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::select_all;
+use futures_util::{FutureExt, future::select_all};
 use gristmill_core::{
-    Acknowledgement, Delivery, Message, Settlement,
+    Acknowledgement, Delivery, ErrorClass, Failure, Message, Settlement,
     plugin::Health,
     settlement::Outcome,
     source::{Order, PreparedSource, SOURCE_RETRY, Source, SourceError},
@@ -31,6 +32,9 @@ use super::{
     version::Version,
 };
 use crate::expression::Scope;
+
+/// A source that has failed and then has not failed again for this long, though it gives nothing, is fit again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
 /// The handle of a running endpoint. Dropping it ends the endpoint at once; unsettled deliveries can still settle.
 pub(crate) struct Endpoint {
@@ -50,6 +54,8 @@ pub(crate) enum EndpointState {
     Paused(String),
     /// The source has no more messages, or was closed.
     Finished,
+    /// Its task is gone, which only a fault of the runtime or an adapter can do.
+    Ended,
 }
 
 enum Command {
@@ -65,6 +71,7 @@ enum Command {
     /// What a stopped version could not finish.
     Offer(Held),
     Close {
+        heir: Option<mpsc::WeakUnboundedSender<Command>>,
         taken: oneshot::Sender<()>,
     },
 }
@@ -81,7 +88,7 @@ struct Held {
     acknowledgement: Acknowledgement,
     ticket: Option<Ticket>,
     /// What is wrong with it before its first step.
-    failure: Option<gristmill_core::Failure>,
+    failure: Option<Failure>,
     accepted: std::time::Instant,
     _room: Room,
 }
@@ -111,10 +118,16 @@ struct Task {
     /// Lanes were changed: nothing is taken until what is in the old ones has settled.
     waits_for_lanes: bool,
     retry_at: Option<Instant>,
+    /// When the source counts as fit again, if it does not fail before.
+    recovered_at: Option<Instant>,
+    /// Why the source cannot go on for now.
+    trouble: Option<String>,
     health: Health,
     finished: bool,
     closing: Option<oneshot::Sender<()>>,
     closed: bool,
+    /// Who gets what could not be finished once this endpoint is closed.
+    heir: Option<mpsc::WeakUnboundedSender<Command>>,
 }
 
 // === impl Endpoint ===
@@ -137,20 +150,26 @@ impl Endpoint {
             next_number: 0,
             waits_for_lanes: false,
             retry_at: None,
+            recovered_at: None,
+            trouble: None,
             health: Health::Fit,
             finished: false,
             closing: None,
             closed: false,
+            heir: None,
         };
         tokio::spawn(task.run());
         Self { commands, shared, state: watched }
     }
 
     /// Attaches another version; what comes from now on is its. Gives the one before.
-    pub(crate) async fn attach(&self, version: Arc<Version>) -> Option<Arc<Version>> {
+    ///
+    /// # Errors
+    /// The endpoint has ended.
+    pub(crate) async fn attach(&self, version: Arc<Version>) -> Result<Arc<Version>, SourceError> {
         let (old, attached) = oneshot::channel();
-        self.commands.send(Command::Attach { version, old }).ok()?;
-        attached.await.ok()
+        self.commands.send(Command::Attach { version, old }).map_err(|_| ended())?;
+        attached.await.map_err(|_| ended())
     }
 
     /// Lets another source take over, and attaches the version that belongs to it.
@@ -162,16 +181,17 @@ impl Endpoint {
         prepared: Box<dyn PreparedSource>,
         version: Arc<Version>,
     ) -> Result<Arc<Version>, SourceError> {
-        let gone = || SourceError::new("the endpoint has ended");
         let (old, taken) = oneshot::channel();
-        self.commands.send(Command::TakeOver { prepared, version, old }).map_err(|_| gone())?;
-        taken.await.map_err(|_| gone())?
+        self.commands.send(Command::TakeOver { prepared, version, old }).map_err(|_| ended())?;
+        taken.await.map_err(|_| ended())?
     }
 
-    /// Accepts no more. Returns when everything that was accepted is with the version.
-    pub(crate) async fn close(&self) {
+    /// Accepts no more. Returns when everything that was accepted is with the version. What a version cannot finish
+    /// from now on is offered to `heir`, or released when there is none.
+    pub(crate) async fn close(&self, heir: Option<&Endpoint>) {
         let (taken, all_taken) = oneshot::channel();
-        if self.commands.send(Command::Close { taken }).is_ok() {
+        let heir = heir.map(|heir| heir.commands.downgrade());
+        if self.commands.send(Command::Close { heir, taken }).is_ok() {
             // An endpoint that is gone has nothing left to give.
             let _gone = all_taken.await;
         }
@@ -184,13 +204,50 @@ impl Endpoint {
 
     /// How it is.
     pub(crate) fn state(&self) -> EndpointState {
-        self.state.borrow().clone()
+        if self.has_ended() { EndpointState::Ended } else { self.state.borrow().clone() }
     }
 
-    /// To wait for a change of how it is.
-    pub(crate) fn watch(&self) -> watch::Receiver<EndpointState> {
-        self.state.clone()
+    /// Whether its task is gone, though no one has let it go.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.commands.is_closed()
     }
+
+    /// To wait for a change of how it is, from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<EndpointState> {
+        let mut watched = self.state.clone();
+        watched.mark_unchanged();
+        watched
+    }
+}
+
+fn ended() -> SourceError {
+    SourceError::new(
+        "the endpoint was ended by a fault of the runtime or of its adapter; it is started again",
+    )
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Tells the source how the delivery ended. The room is given back, and the lane moves on, before the source hears:
+    /// it may offer the next at once.
+    fn settle(self, version: &Version, outcome: Outcome) {
+        let Self { message, acknowledgement, ticket, failure: _, accepted, _room } = self;
+        version.observer.settled(&message, &outcome, accepted.elapsed());
+        drop(ticket);
+        drop(_room);
+        acknowledgement.forward(outcome);
+    }
+
+    /// The version was stopped, and there is no other to offer it to.
+    fn release(self, version: &Version) {
+        let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
+        self.settle(version, released(Some(Arc::new(failure))));
+    }
+}
+
+fn released(failure: Option<Arc<Failure>>) -> Outcome {
+    Outcome { settlement: Settlement::Released, dead_lettered: false, reply: None, failure }
 }
 
 // === impl Room ===
@@ -236,10 +293,12 @@ impl Lanes {
 
 impl Task {
     async fn run(mut self) {
+        // A plugin may have been held back before anyone watched.
+        self.note_health();
         loop {
             let may_take = self.may_take();
             let health_changes = a_change(&mut self.plugins);
-            let retry_at = self.retry_at;
+            let (retry_at, recovered_at) = (self.retry_at, self.recovered_at);
             let Some(source) = self.source.as_mut() else { return };
             tokio::select! {
                 biased;
@@ -251,7 +310,10 @@ impl Task {
                 () = self.shared.settled.notified(), if !may_take && retry_at.is_none() => {}
                 () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
                     self.retry_at = None;
+                    self.recovered_at = Some(Instant::now() + RECOVERED_AFTER);
                 }
+                () = tokio::time::sleep_until(recovered_at.unwrap_or_else(Instant::now)),
+                    if may_take && recovered_at.is_some() => self.recovered(),
                 next = source.next(), if may_take => self.took(next),
             }
         }
@@ -287,7 +349,11 @@ impl Task {
                         self.source = Some(source);
                         self.retry_at = None;
                         self.finished = false;
-                        Ok(self.attach(version))
+                        let old = self.attach(version);
+                        self.recovered();
+                        // A new source begins unpaused; it has to be told what the one before was told.
+                        self.tell_source();
+                        Ok(old)
                     }
                     Err(failed) => {
                         self.source = Some(failed.old);
@@ -296,17 +362,9 @@ impl Task {
                 };
                 let _cancelled = old.send(answer);
             }
-            Command::Offer(held) => {
-                if self.version.is_stopped() {
-                    held.acknowledgement.released(None);
-                } else {
-                    if let Some(ticket) = &held.ticket {
-                        ticket.restart(self.version.generation);
-                    }
-                    self.dispatch(held);
-                }
-            }
-            Command::Close { taken } => {
+            Command::Offer(held) => self.offered(held),
+            Command::Close { heir, taken } => {
+                self.heir = heir;
                 if let Some(source) = self.source.as_mut() {
                     source.close().await;
                 }
@@ -324,55 +382,104 @@ impl Task {
     fn attach(&mut self, version: Arc<Version>) -> Arc<Version> {
         let old = std::mem::replace(&mut self.version, version);
         self.plugins = self.version.plugins.clone();
-        if !Lanes::same(self.lanes.as_ref(), Lanes::for_version(&self.version).as_ref()) {
-            self.waits_for_lanes = true;
+        let lanes = Lanes::for_version(&self.version);
+        if lanes.is_none() {
+            // Without order there is nothing to wait for; what is in a lane keeps its place in it.
+            self.lanes = None;
         }
+        // Nothing was taken while the lanes were waited for, so they are those of what is in flight, and may be wanted again.
+        self.waits_for_lanes = !Lanes::same(self.lanes.as_ref(), lanes.as_ref());
         self.note_health();
         old
     }
 
-    fn note_health(&mut self) {
-        let health = self.version.health();
-        if health == self.health {
+    /// What a stopped version could not finish goes on in the one that is attached.
+    fn offered(&mut self, mut held: Held) {
+        if self.closed || self.version.is_stopped() {
+            match self.heir.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade) {
+                Some(heir) => offer(&heir, held, &self.version),
+                None => held.release(&self.version),
+            }
             return;
         }
-        let why = match &health {
+        match &held.ticket {
+            Some(ticket) => ticket.restart(self.version.generation),
+            // Its key could not be told, or the version before had no lanes.
+            None => (held.ticket, held.failure) = self.place(&held.message),
+        }
+        self.dispatch(held);
+    }
+
+    fn note_health(&mut self) {
+        let health = self.version.health();
+        if health != self.health {
+            self.health = health;
+            self.tell_source();
+            self.show();
+        }
+    }
+
+    /// Why nothing can be taken, if a plugin is held back.
+    fn paused(&self) -> Option<String> {
+        match &self.health {
             Health::Quarantined(why) => Some(format!("a plugin is held back: {why}")),
             Health::Fit | Health::Probing => None,
-        };
+        }
+    }
+
+    fn tell_source(&mut self) {
+        let why = self.paused();
         if let Some(source) = self.source.as_mut() {
             source.pause(why.as_deref());
         }
-        self.health = health;
-        if !self.finished {
-            self.state.send_replace(why.map_or(EndpointState::Running, EndpointState::Paused));
-        }
+    }
+
+    fn recovered(&mut self) {
+        self.recovered_at = None;
+        self.trouble = None;
+        self.show();
+    }
+
+    /// Shows how the endpoint is, if that has changed.
+    fn show(&self) {
+        let state = match (self.finished, self.paused(), &self.trouble) {
+            (true, _, _) => EndpointState::Finished,
+            (false, Some(why), _) => EndpointState::Paused(why),
+            (false, None, Some(why)) => EndpointState::Degraded(why.clone()),
+            (false, None, None) => EndpointState::Running,
+        };
+        self.state.send_if_modified(|shown| {
+            let changed = *shown != state;
+            *shown = state;
+            changed
+        });
     }
 
     fn took(&mut self, next: Result<Option<Delivery>, SourceError>) {
         match next {
             Ok(Some(delivery)) => {
-                if matches!(&*self.state.borrow(), EndpointState::Degraded(_)) {
-                    self.state.send_replace(EndpointState::Running);
+                if self.trouble.is_some() {
+                    self.recovered();
                 }
                 self.accept(delivery);
             }
             Ok(None) => {
                 self.finished = true;
-                self.state.send_replace(EndpointState::Finished);
+                self.show();
                 if let Some(taken) = self.closing.take() {
                     let _gone = taken.send(());
                 }
             }
             Err(error) => {
-                let state = EndpointState::Degraded(error.text.clone());
-                if *self.state.borrow() != state {
+                if self.trouble.as_ref() != Some(&error.text) {
                     tracing::warn!(
                         target: "gristmill::flow", flow = &*self.version.facts.id,
                         "the source cannot go on for now, and is asked again every second: {error}"
                     );
-                    self.state.send_replace(state);
                 }
+                self.trouble = Some(error.text);
+                self.recovered_at = None;
+                self.show();
                 if self.closed {
                     // What a closed source cannot give is left where it is.
                     return self.took(Ok(None));
@@ -397,7 +504,7 @@ impl Task {
     }
 
     /// A place in the lane of the message's key.
-    fn place(&mut self, message: &Message) -> (Option<Ticket>, Option<gristmill_core::Failure>) {
+    fn place(&mut self, message: &Message) -> (Option<Ticket>, Option<Failure>) {
         let Some(lanes) = &self.lanes else { return (None, None) };
         let version = &self.version;
         let (lane, failure) = match &version.ordering.parallel {
@@ -426,20 +533,19 @@ impl Task {
 }
 
 /// Takes one delivery through a version, and tells its source how it ended.
-async fn carry(version: Arc<Version>, mut held: Held, offers: mpsc::WeakUnboundedSender<Command>) {
+async fn carry(version: Arc<Version>, held: Held, offers: mpsc::WeakUnboundedSender<Command>) {
     loop {
-        let outcome = once(&version, &mut held).await;
+        let outcome = once(&version, &held).await;
         let released = outcome.settlement == Settlement::Released;
         if released && version.is_stopped() {
             // By the time the version is stopped the endpoint has another one, or is closing; it decides.
-            if let Some(endpoint) = offers.upgrade()
-                && let Err(mpsc::error::SendError(Command::Offer(held))) = endpoint.send(Command::Offer(held))
-            {
-                held.acknowledgement.released(None);
+            match offers.upgrade() {
+                Some(endpoint) => offer(&endpoint, held, &version),
+                None => held.release(&version),
             }
             return;
         }
-        if released && version.ordering.strict {
+        if released && version.ordering.strict && held.ticket.is_some() {
             // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
             tokio::select! {
                 () = tokio::time::sleep(version.limits.release_delay()) => {}
@@ -447,25 +553,26 @@ async fn carry(version: Arc<Version>, mut held: Held, offers: mpsc::WeakUnbounde
             }
             continue;
         }
-        version.observer.settled(&held.message, &outcome, held.accepted.elapsed());
-        // The room is given back, and the lane moves on, before the source hears: it may offer the next at once.
-        let Held { acknowledgement, ticket, _room, .. } = held;
-        drop(ticket);
-        drop(_room);
-        acknowledgement.forward(outcome);
+        held.settle(&version, outcome);
         return;
     }
 }
 
+/// Offers to an endpoint what `version` could not finish; releases it when the endpoint is gone.
+fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, version: &Version) {
+    if let Err(mpsc::error::SendError(Command::Offer(held))) = endpoint.send(Command::Offer(held)) {
+        held.release(version);
+    }
+}
+
 /// One pass through the flow.
-async fn once(version: &Version, held: &mut Held) -> Outcome {
+async fn once(version: &Version, held: &Held) -> Outcome {
     let (tell, told) = oneshot::channel();
     let acknowledgement = Acknowledgement::new(move |outcome| {
         // The receiver is a local of the task that waits below.
         let _gone = tell.send(outcome);
     });
     let journey = Journey { version, original: &held.message, ticket: held.ticket.as_ref() };
-    let failure = held.failure.take();
     let pass = async {
         if version.ordering.strict
             && let Some(ticket) = journey.ticket
@@ -473,7 +580,7 @@ async fn once(version: &Version, held: &mut Held) -> Outcome {
             ticket.is_first().await;
         }
         let message = held.message.clone();
-        match failure {
+        match held.failure.clone() {
             Some(failure) => delivery::fail(journey, message, acknowledgement, failure, "parallel.by").await,
             None => delivery::run(journey, message, acknowledgement).await,
         }
@@ -481,15 +588,11 @@ async fn once(version: &Version, held: &mut Held) -> Outcome {
     tokio::select! {
         biased;
         () = version.stop.cancelled() => {}
-        () = pass => {}
+        // The panic has been reported by its hook. Its branches were dropped, which releases the delivery.
+        _panicked = AssertUnwindSafe(pass).catch_unwind() => {}
     }
     // Every branch has been settled or dropped by now, so the answer is there.
-    told.await.unwrap_or(Outcome {
-        settlement: Settlement::Released,
-        dead_lettered: false,
-        reply: None,
-        failure: None,
-    })
+    told.await.unwrap_or_else(|_| released(None))
 }
 
 /// Waits until the health of one of the plugins has changed.
@@ -509,10 +612,15 @@ async fn a_change(plugins: &mut [watch::Receiver<Health>]) {
 }
 
 /// Closes an endpoint and waits until its version has finished what was accepted, both together at the longest for `limit`.
-/// What is left then is released; gives how many.
-pub(crate) async fn close_and_drain(endpoint: &Endpoint, version: &Version, limit: Duration) -> usize {
+/// What is left then is offered to `heir`, or released; gives how many.
+pub(crate) async fn close_and_drain(
+    endpoint: &Endpoint,
+    version: &Version,
+    heir: Option<&Endpoint>,
+    limit: Duration,
+) -> usize {
     let began = Instant::now();
-    let taken = tokio::time::timeout(limit, endpoint.close()).await.is_ok();
+    let taken = tokio::time::timeout(limit, endpoint.close(heir)).await.is_ok();
     let rest = limit.saturating_sub(began.elapsed());
     version.drain(if taken { rest } else { Duration::ZERO }).await
 }

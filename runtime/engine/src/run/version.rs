@@ -1,10 +1,7 @@
 //! One version of a flow with everything open: its steps in a tree, its policy, its hooks. Shared by all its deliveries;
 //! when the last of them is gone, what it holds is closed.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use gristmill_core::{
     Clock,
@@ -38,8 +35,6 @@ pub(crate) struct Version {
     pub(crate) tasks: TaskTracker,
     /// Cancelled at the drain limit.
     pub(crate) stop: CancellationToken,
-    /// Why it was stopped, once it was.
-    pub(crate) stopped_because: Mutex<Option<&'static str>>,
 }
 
 /// A step that runs.
@@ -83,8 +78,6 @@ impl Version {
             return 0;
         }
         let left = self.tasks.len();
-        *self.stopped_because.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some("the drain limit was reached");
         self.stop.cancel();
         self.tasks.wait().await;
         left

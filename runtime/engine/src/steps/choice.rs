@@ -84,21 +84,28 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
         }
         let (condition, steps) = if is_otherwise {
             all_taken_at = all_taken_at.or(Some(index));
-            let fits = config::parse::<OtherwiseConfig>(item, checker.mistakes).is_some();
-            (
-                fits.then_some(None),
-                checker.branch(item.at(["otherwise"]), &format!("choice[{index}].otherwise")),
-            )
+            let place = format!("choice[{index}].otherwise");
+            match config::parse::<OtherwiseConfig>(item, checker.mistakes) {
+                Some(_) => (Some(None), checker.branch(item.at(["otherwise"]), &place)),
+                None => {
+                    checker.broken_branch(item.get("otherwise"), &place);
+                    (None, None)
+                }
+            }
         } else {
+            let place = format!("choice[{index}].steps");
             match config::parse::<WhenConfig>(item, checker.mistakes) {
                 Some(branch) => {
                     if branch.when.trim() == "true" {
                         all_taken_at = all_taken_at.or(Some(index));
                     }
                     let condition = checker.condition(item.at(["when"]), &branch.when).map(Some);
-                    (condition, checker.branch(item.at(["steps"]), &format!("choice[{index}].steps")))
+                    (condition, checker.branch(item.at(["steps"]), &place))
                 }
-                None => (None, None),
+                None => {
+                    checker.broken_branch(item.get("steps"), &place);
+                    (None, None)
+                }
             }
         };
         match (condition, steps) {

@@ -55,7 +55,13 @@ struct RouteConfig {
 }
 
 fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
-    let config: RouteConfig = config::parse(node, checker.mistakes)?;
+    let Some(config) = config::parse::<RouteConfig>(node, checker.mistakes) else {
+        for entry in node.get("branches").map(Node::entries).unwrap_or_default() {
+            checker.broken_branch(Some(&entry.value), &format!("route.branches.{}", entry.key));
+        }
+        checker.broken_branch(node.get("otherwise"), "route.otherwise");
+        return None;
+    };
     let (name, grants, limits) = (config.plugin, config.grants, config.limits);
     let plugin = CheckedPlugin::check(node, &name, grants, limits, World::Router, checker);
     let (mut names, mut branches, mut good) = (Vec::new(), Vec::new(), true);

@@ -1,0 +1,225 @@
+//! Every mistake with its place and its mend.
+//!
+//! Golden files: each `tests/golden/<name>.yaml` has its `<name>.txt`, with one line a mistake: its code, line and column, text
+//! and mend; or `ok`. `GRISTMILL_REWRITE_GOLDEN=1 cargo nextest run -p gristmill-engine golden` writes the `.txt` files anew:
+//! read the difference before it is committed. Files that begin with `shape-` are wrong in shape: an editor that has the
+//! JSON Schema says so, too.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gristmill_core::{
+    config::Mistake,
+    plugin::{Grant, Transformed},
+    testkit::{ScriptedAdapter, ScriptedPlugin, ScriptedPlugins},
+};
+use gristmill_engine::{
+    flow::{FlowFile, Registry, SetContext, check_set, flow_schema},
+    yaml,
+};
+use serde_json::json;
+
+use crate::harness::{context, flow};
+
+/// What the golden files name: the plugins `upper` (wants `field`), `names` (a router) and `timed` (needs `clock`), and the
+/// sources `mute` (takes no answers), `lossy` (cannot keep what is rejected) and `queue` (has an order).
+fn world() -> SetContext {
+    let (adapter, plugins) = (ScriptedAdapter::new(), ScriptedPlugins::new());
+    adapter.source("mute").take_no_replies();
+    adapter.source("lossy").lose_rejected();
+    adapter.source("queue").keep_order();
+    let transformer = || ScriptedPlugin::transformer(|_| Ok(Transformed::Drop(String::new())));
+    let schema = json!({
+        "type": "object",
+        "properties": { "field": { "type": "string" }, "times": { "type": "integer", "minimum": 1 } },
+        "required": ["field"],
+        "additionalProperties": false,
+    });
+    plugins.save("upper", transformer().with_schema(schema));
+    plugins.save("timed", transformer().needing([Grant::Clock, Grant::Log]));
+    plugins.save("names", ScriptedPlugin::router(|_| Ok(Vec::new())));
+    context(&adapter, &plugins)
+}
+
+fn golden() -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 10, "the golden files are gone");
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().unwrap().to_str().unwrap()
+}
+
+fn line(mistake: &Mistake) -> String {
+    let (code, span, mend) = (mistake.code, &mistake.span, mistake.mend.as_deref().unwrap_or("-"));
+    format!("{code} {}:{} {} -> {mend}\n", span.line, span.column, mistake.text)
+}
+
+async fn mistakes_of(path: &str, text: &str) -> Vec<Mistake> {
+    let file = FlowFile { path: path.into(), text: Ok(text.into()) };
+    let mut checked = check_set(vec![file], &world(), &HashMap::new()).await;
+    checked.pop().unwrap().result.err().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn golden_files_say_what_they_said() {
+    let rewrite = std::env::var_os("GRISTMILL_REWRITE_GOLDEN").is_some();
+    let mut different = Vec::new();
+    for (path, text) in golden() {
+        let found = mistakes_of(stem(&path), &text).await;
+        let mut said: String = found.iter().map(line).collect();
+        if said.is_empty() {
+            said = "ok\n".into();
+        }
+        let beside = path.with_extension("txt");
+        if rewrite {
+            fs::write(&beside, &said).unwrap();
+        } else if fs::read_to_string(&beside).unwrap_or_default() != said {
+            different.push(format!("{} says now:\n{said}", beside.display()));
+        }
+        assert!(!said.contains("hunter2"), "a secret is shown: {said}");
+        for mistake in &found {
+            let (start, end) = (mistake.span.start, mistake.span.end);
+            assert!(text.get(start..end).is_some(), "{}: no such place: {mistake}", path.display());
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn the_schema_accepts_what_is_valid_and_refuses_what_is_wrong_in_shape() {
+    let schema = flow_schema(&Registry::new().with(ScriptedAdapter::new()));
+    assert!(jsonschema::meta::is_valid(&schema), "the schema itself is wrong");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let (mut good, mut bad) = (0, 0);
+    for (path, text) in golden() {
+        let Ok(node) = yaml::parse(stem(&path), &text) else { continue };
+        let errors: Vec<String> =
+            validator.iter_errors(&node.to_json()).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        if stem(&path).starts_with("shape-") {
+            assert!(!errors.is_empty(), "{} is accepted by the schema", path.display());
+            bad += 1;
+        } else {
+            assert!(errors.is_empty(), "{} is refused by the schema: {errors:#?}", path.display());
+            good += 1;
+        }
+    }
+    assert!(good > 3 && bad > 3);
+}
+
+#[test]
+fn the_schema_refuses_every_single_mistake_of_shape() {
+    let schema = flow_schema(&Registry::new().with(ScriptedAdapter::new()));
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let accepts = |rest: &str| {
+        let node = yaml::parse("f.yaml", &flow(rest)).unwrap();
+        validator.is_valid(&node.to_json())
+    };
+    let step = |step: &str| accepts(&format!("steps: [{step}]\n"));
+    for good in [
+        "choice: [{ when: x, steps: [] }, { otherwise: [{ filter: { keep: x } }] }]",
+        "route: { plugin: p, branches: { a: [{ log: { text: x } }] }, otherwise: [] }",
+        "send: { scripted: { name: out } }",
+        "reply: {}",
+    ] {
+        assert!(step(&format!("{{ {good} }}")), "{good}");
+    }
+    for bad in [
+        "{ nonsense: {} }",
+        "{ send: { scripted: { name: out } }, log: { text: x } }",
+        "{ send: { nonsense: {} } }",
+        "{ send: {} }",
+        "{ send: { scripted: { nam: out } } }",
+        "{ choice: [{ when: x, steps: [{ nonsense: {} }] }] }",
+        "{ choice: [{ otherwise: [{ nonsense: {} }] }] }",
+        "{ choice: [{ when: x }] }",
+        "{ route: { plugin: p, branches: { a: [{ nonsense: {} }] } } }",
+        "{ route: { plugin: p, branches: {}, otherwise: [{ nonsense: {} }] } }",
+        "{ transform: { plugin: p, limits: { deadline_ms: 0 } } }",
+        "{ reply: { status: 99 } }",
+        "send",
+    ] {
+        assert!(!step(bad), "{bad}");
+    }
+    for (good, rest) in [
+        (true, "steps: []\non_error: [{ match: [any], then: { dead_letter: { scripted: { name: x } } } }]\n"),
+        (false, "steps: []\non_error: [{ match: [any], then: { dead_letter: { nonsense: {} } } }]\n"),
+        (false, "steps: []\non_error: [{ match: [nonsense], then: { reject: {} } }]\n"),
+        (false, "steps: []\non_error: [{ match: [any], then: { reject: {}, release: {} } }]\n"),
+        (false, "steps: []\norder: total\n"),
+        (false, "steps: []\nlimits: { in_flight: 0 }\n"),
+        (false, "step: []\n"),
+    ] {
+        assert_eq!(accepts(rest), good, "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_flow_has_an_end() {
+    let steps = "  - log: { text: x }\n".repeat(1_200);
+    let found = mistakes_of("f.yaml", &flow(&format!("steps:\n{steps}"))).await;
+    assert_eq!(
+        found.iter().map(line).collect::<String>(),
+        "too_many_steps 1004:5 a flow has at most 1000 steps -> split the flow in two\n"
+    );
+    let mut nested = String::from("[]");
+    for _ in 0..20 {
+        nested = format!("[{{ choice: [{{ otherwise: {nested} }}] }}]");
+    }
+    let found = mistakes_of("f.yaml", &flow(&format!("steps: {nested}\n"))).await;
+    assert_eq!(found.iter().map(|m| m.code).collect::<Vec<_>>(), ["nested_too_deep"]);
+}
+
+#[tokio::test]
+async fn all_files_of_a_set_are_checked_and_what_they_share_is_found() {
+    let files = [
+        ("c.yaml", "flow: c\nsource: { scripted: { name: one } }\nsteps: []\n"),
+        ("a.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\n"),
+        ("b.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\n"),
+        ("d.yaml", "flow: d\n"),
+    ];
+    let mut files = crate::harness::flow_files(&files);
+    files.push(FlowFile { path: "e.yaml".into(), text: Err("permission denied".into()) });
+    let checked = check_set(files, &world(), &HashMap::new()).await;
+    let said: Vec<String> = checked
+        .iter()
+        .map(|file| match &file.result {
+            Ok(flow) => format!("{} is {}", file.path.display(), flow.id),
+            Err(mistakes) => mistakes.iter().map(|m| format!("{} {}; ", m.code, m.span)).collect(),
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "a.yaml is a",
+            "duplicate_flow b.yaml:1:7; duplicate_claim b.yaml:2:9; ",
+            "duplicate_claim c.yaml:2:9; ",
+            "missing_key d.yaml:1:1; missing_key d.yaml:1:1; ",
+            "unreadable_file e.yaml:1:1; ",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_version_is_of_what_was_written_and_of_its_plugins() {
+    let version = async |text: &str| {
+        let file = FlowFile { path: "f.yaml".into(), text: Ok(Arc::from(text)) };
+        let mut checked = check_set(vec![file], &world(), &HashMap::new()).await;
+        checked.pop().unwrap().result.unwrap().version
+    };
+    let one = version(&flow("steps: []\n")).await;
+    assert_eq!(version(&flow("steps: [] # a comment\n")).await, one);
+    assert_ne!(version(&flow("steps: []\ndescription: other\n")).await, one);
+    assert!(one.len() == 12 && one.bytes().all(|b| b.is_ascii_hexdigit()));
+}
