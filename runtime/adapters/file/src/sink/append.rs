@@ -55,11 +55,14 @@ const WRITE_BYTES: usize = 1024 * 1024;
 const LOCK_TRIES: u32 = 20;
 const LOCK_TRY: Duration = Duration::from_millis(5);
 
+/// The real path of a folder, and a name in it: what tells files apart.
+type RealName = (PathBuf, SafeName);
+
 /// The files that are open for appending, shared by all sinks of the process.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     clock: Arc<dyn Clock>,
-    files: Mutex<HashMap<(PathBuf, SafeName), Weak<GroupCommit<Appender>>>>,
+    files: Mutex<HashMap<RealName, Weak<GroupCommit<Appender>>>>,
 }
 
 /// The sink.
@@ -218,7 +221,6 @@ impl Appender {
         let there = self
             .folder
             .get()
-            .map_err(io::Error::from)
             .and_then(|top| match stat(&top, &self.name) {
                 Err(Errno::NOENT) => Ok(false),
                 found => Ok(found.map(|_| true)?),

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -68,27 +69,29 @@ impl<C: Commit> GroupCommit<C> {
         }
         async move {
             confirmed.await.unwrap_or_else(|_| {
-                // The thread that was to write is gone: the runtime ends, or it panicked.
+                // The commit panicked, or the runtime ends.
                 Err(Failure::new(ErrorClass::Internal, "file sink: writing was given up without a result"))
             })
         }
     }
 
     fn write(&self) {
-        let writing = Writing(self);
         loop {
             let group: Vec<_> = {
                 let mut queue = self.lock();
                 if queue.waiting.is_empty() {
                     queue.writing = false;
-                    std::mem::forget(writing);
                     return;
                 }
                 let count = queue.waiting.len().min(C::MAX_GROUP);
                 queue.waiting.drain(..count).collect()
             };
             let (jobs, confirmations): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            for (confirm, result) in confirmations.into_iter().zip(self.commit.commit(jobs)) {
+            // A panic fails its own group, for want of results, and those behind it go on. What commits keeps its state
+            // such that it can be looked at anew.
+            let commit = AssertUnwindSafe(|| self.commit.commit(jobs));
+            let results = std::panic::catch_unwind(commit).unwrap_or_default();
+            for (confirm, result) in confirmations.into_iter().zip(results) {
                 // Nobody may be waiting any more.
                 let _ = confirm.send(result);
             }
@@ -98,17 +101,6 @@ impl<C: Commit> GroupCommit<C> {
     /// A poisoned lock is taken all the same: the queue is whole between any two of its operations.
     fn lock(&self) -> MutexGuard<'_, Queue<C::Job>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Only dropped by a panic: the next submission then begins a new thread, and what waits fails rather than hangs.
-struct Writing<'a, C: Commit>(&'a GroupCommit<C>);
-
-impl<C: Commit> Drop for Writing<'_, C> {
-    fn drop(&mut self) {
-        let mut queue = self.0.lock();
-        queue.writing = false;
-        queue.waiting.clear();
     }
 }
 

@@ -165,6 +165,9 @@ impl Files {
     }
 }
 
+/// A folder in which files got their names, and whether that is on disk.
+type SyncedFolder = (Arc<OwnedFd>, Result<(), Failure>);
+
 /// What became of a file.
 enum Written {
     /// It has its name once this folder is synced.
@@ -236,7 +239,7 @@ impl Commit for Files {
             }
         };
         // Files first, each synced; then each folder once, for all of them.
-        let mut folders: BTreeMap<(u64, u64), (Arc<OwnedFd>, Result<(), Failure>)> = BTreeMap::new();
+        let mut folders: BTreeMap<(u64, u64), SyncedFolder> = BTreeMap::new();
         let mut results = Vec::with_capacity(jobs.len());
         for job in &jobs {
             let what = format!("file sink: writing `{path}/{}`", job.name);
