@@ -2,37 +2,38 @@
 //! check of the answer. Never for real messages.
 #![doc(hidden)]
 
+use std::fmt;
+
 use gristmill_core::plugin::PluginError;
-use wasmtime::{
-    Store,
-    component::{Component, Linker, TypedFunc},
-};
+use wasmtime::{Store, component::TypedFunc};
 
 use crate::{
-    binary::{kind_of, to_component},
+    WasmHost,
     contract::{CallParams, CallResults, ConfigureParams, ConfigureResults, WitMessage, WitOutcome},
-    engine::new_engine,
+    instance::GuestState,
+    link::link_sandbox,
 };
 
-/// A transformer without imports, instantiated and configured.
+/// A transformer, instantiated and configured. WASI answers it, every other import traps.
 pub struct BareTransformer {
-    store: Store<()>,
+    store: Store<GuestState>,
     transform: TypedFunc<CallParams<'static>, CallResults<WitOutcome>>,
 }
 
 impl BareTransformer {
-    /// From the file's content and a configuration as JSON text.
+    /// The plugin of that name, with a configuration as JSON text.
     ///
     /// # Errors
-    /// When it is not a transformer without imports.
-    pub async fn new(wasm: &[u8], config: &str) -> Result<Self, PluginError> {
-        let engine = new_engine().map_err(failed)?;
-        let wasm = to_component(&engine, kind_of(wasm)?, wasm)?;
+    /// When it cannot be loaded, is not a transformer, or refuses the configuration.
+    pub async fn new(host: &WasmHost, name: &str, config: &str) -> Result<Self, PluginError> {
+        let loaded = host.load_by_name(name).await?;
         let made = async {
-            let component = Component::from_binary(&engine, &wasm)?;
-            let mut store = Store::new(&engine, ());
+            let engine = &loaded.host.engine;
+            let pre = link_sandbox(engine, &loaded.component, loaded.surface.uses_wasi)?;
+            let mut store = Store::new(engine, GuestState::new(loaded.host.sandbox()));
+            // Far enough away for any bench, and no sum with the current epoch overflows.
             store.set_epoch_deadline(u64::MAX / 2);
-            let instance = Linker::new(&engine).instantiate_async(&mut store, &component).await?;
+            let instance = pre.instantiate_async(&mut store).await?;
             let configure =
                 instance.get_typed_func::<ConfigureParams<'_>, ConfigureResults>(&mut store, "configure")?;
             let (configured,) = configure.call_async(&mut store, (config,)).await?;
@@ -60,6 +61,12 @@ impl BareTransformer {
             Ok(WitOutcome::Change(change)) => change.body.map(|b| b.len()),
             _ => None,
         })
+    }
+}
+
+impl fmt::Debug for BareTransformer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BareTransformer").finish_non_exhaustive()
     }
 }
 

@@ -48,7 +48,8 @@ impl GuestFault {
         Self { class, text, details: vec![], blames_guest: true }.with_evidence(backtrace, state)
     }
 
-    /// From a call that took too long in all.
+    /// From a call that took too long in all. The guest is to blame when it waits in a host call: so far the only host
+    /// calls that wait are for timers that it set itself. One that waits for others must not be held against it.
     pub(crate) fn from_timeout(timeout: WallTimeout, state: &GuestState) -> Self {
         let WallTimeout { guest_waited, limit } = timeout;
         let why = if guest_waited { "the plugin waits in a host call" } else { "the machine is busy" };

@@ -11,9 +11,7 @@ use std::{
 use async_trait::async_trait;
 use gristmill_core::{
     Clock, SystemClock,
-    limits::{FlowLimits, PluginLimits},
-    observe::Unobserved,
-    plugin::{Grants, LoadedPlugin, PluginError, PluginHost, PluginScope, PluginSettings},
+    plugin::{LoadedPlugin, PluginError, PluginHost},
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use wasmtime::component::Component;
@@ -22,7 +20,7 @@ use crate::{
     binary::{invalid, kind_of, to_component},
     cache::{Cache, Entry},
     contract::WitDescription,
-    describe::{self, MAX_DESCRIPTION_BYTES},
+    describe,
     engine::new_engine,
     folder::{Folder, PluginFile},
     link::link_sandbox,
@@ -125,6 +123,17 @@ impl WasmHost {
         })
     }
 
+    /// Loads the plugin of that name.
+    pub(crate) async fn load_by_name(&self, name: &str) -> Result<Arc<Loaded>, PluginError> {
+        let (folder, owned) = (self.folder.clone(), name.to_owned());
+        let file =
+            tokio::task::spawn_blocking(move || folder.read(&owned)).await.map_err(|e| broken(&e))??;
+        self.load_file(file).await.map_err(|mut error| {
+            error.text = format!("plugin `{name}`: {}", error.text);
+            error
+        })
+    }
+
     /// Loads a file's content, once for as long as anyone uses it.
     pub(crate) async fn load_file(&self, file: PluginFile) -> Result<Arc<Loaded>, PluginError> {
         let slot = self.slot(&file.digest);
@@ -188,18 +197,7 @@ impl WasmHost {
                 format!("the plugin cannot be asked to describe itself: {e:#}"),
             )
         })?;
-        let settings = PluginSettings {
-            config: serde_json::Value::Null,
-            grants: Grants::default(),
-            limits: PluginLimits::default(),
-            flow_limits: FlowLimits {
-                body_bytes: MAX_DESCRIPTION_BYTES,
-                fan_out: 0,
-                ..FlowLimits::default()
-            },
-            scope: PluginScope { flow: "".into(), step: "describe".into(), observer: Arc::new(Unobserved) },
-        };
-        let shared = Arc::new(self.parts.shared("", &settings));
+        let shared = self.parts.sandbox();
         describe::ask(&pre, surface.world, shared, self.describe_timeout, &self.parts.ticker).await
     }
 
@@ -219,13 +217,7 @@ impl WasmHost {
 #[async_trait]
 impl PluginHost for WasmHost {
     async fn load(&self, name: &str) -> Result<Arc<dyn LoadedPlugin>, PluginError> {
-        let (folder, owned) = (self.folder.clone(), name.to_owned());
-        let file =
-            tokio::task::spawn_blocking(move || folder.read(&owned)).await.map_err(|e| broken(&e))??;
-        self.load_file(file).await.map(|loaded| loaded as _).map_err(|mut error| {
-            error.text = format!("plugin `{name}`: {}", error.text);
-            error
-        })
+        self.load_by_name(name).await.map(|loaded| loaded as _)
     }
 
     fn names(&self) -> Vec<String> {

@@ -118,7 +118,7 @@ pub(crate) fn new_store(engine: &Engine, shared: Arc<Shared>) -> (Store<GuestSta
 // === impl GuestState ===
 
 impl GuestState {
-    fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let limit = usize::try_from(u64::from(shared.limits.memory_mib) << 20).unwrap_or(usize::MAX);
         Self {
             shared,

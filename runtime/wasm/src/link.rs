@@ -2,11 +2,11 @@
 
 use gristmill_core::plugin::{Grant, Grants};
 use wasmtime::{
-    Engine,
-    component::{Component, InstancePre, Linker},
+    Engine, bail,
+    component::{Component, InstancePre, Linker, types::ComponentItem},
 };
 
-use crate::{grants, instance::GuestState};
+use crate::{contract::PACKAGE, grants, instance::GuestState};
 
 /// A plugin linked with what it was granted.
 ///
@@ -31,7 +31,21 @@ pub(crate) fn link_sandbox(
     uses_wasi: bool,
 ) -> wasmtime::Result<InstancePre<GuestState>> {
     let mut linker = linker(engine, uses_wasi, Grants::default())?;
-    linker.define_unknown_imports_as_traps(component)?;
+    // Not `Linker::define_unknown_imports_as_traps`: it goes by exact names, so a guest made for an older version of WASI than
+    // the host's, which links by compatibility, would get traps for it too.
+    for (interface, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(functions) = import.ty else { continue };
+        if !interface.starts_with(PACKAGE) {
+            continue;
+        }
+        let mut traps = linker.instance(interface)?;
+        for (function, export) in functions.exports(engine) {
+            if let ComponentItem::ComponentFunc(_) = export.ty {
+                let name = format!("{interface}#{function}");
+                traps.func_new(function, move |_, _, _, _| bail!("`{name}` is not there yet"))?;
+            }
+        }
+    }
     linker.instantiate_pre(component)
 }
 

@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use gristmill_core::{
     Clock,
+    limits::{FlowLimits, PluginLimits},
+    observe::Unobserved,
     plugin::{
         Description, Grant, Grants, LoadedPlugin, Plugin, PluginError, PluginScope, PluginSettings, World,
     },
@@ -16,6 +18,7 @@ use crate::{
     answer::MAX_REASON_BYTES,
     binary::Kind,
     bound::{Bound, BoundParts, Route, Transform},
+    describe::MAX_DESCRIPTION_BYTES,
     instance::{Shared, StartFault, hostcall_fuel},
     link::link,
     memory::Memories,
@@ -66,6 +69,22 @@ impl HostParts {
             clock: self.clock.clone(),
             monotonic_base: self.monotonic_base,
         }
+    }
+
+    /// What an instance gets that runs nowhere: nothing granted, and no more said than a description needs.
+    pub(crate) fn sandbox(&self) -> Arc<Shared> {
+        let settings = PluginSettings {
+            config: serde_json::Value::Null,
+            grants: Grants::default(),
+            limits: PluginLimits::default(),
+            flow_limits: FlowLimits {
+                body_bytes: MAX_DESCRIPTION_BYTES,
+                fan_out: 0,
+                ..FlowLimits::default()
+            },
+            scope: PluginScope { flow: "".into(), step: "describe".into(), observer: Arc::new(Unobserved) },
+        };
+        Arc::new(self.shared("", &settings))
     }
 }
 

@@ -52,9 +52,7 @@ pub(crate) struct Lines {
 
 impl GuestLog {
     pub(crate) fn new(flow: Arc<str>, step: Arc<str>, plugin: Arc<str>, lines_per_second: u32) -> Self {
-        let rate =
-            Rate { per_second: lines_per_second, left: lines_per_second, since: Instant::now(), dropped: 0 };
-        Self { flow, step, plugin, rate: Mutex::new(rate) }
+        Self { flow, step, plugin, rate: Mutex::new(Rate::new(lines_per_second)) }
     }
 
     /// Writes a line that a guest gave, unless there are too many.
@@ -107,6 +105,10 @@ fn is_enabled(level: Level) -> bool {
 // === impl Rate ===
 
 impl Rate {
+    fn new(per_second: u32) -> Self {
+        Self { per_second, left: per_second, since: Instant::now(), dropped: 0 }
+    }
+
     /// Whether one more line may be written, and how many were dropped since the last one.
     fn admit(&mut self) -> Option<u64> {
         if self.since.elapsed() >= Duration::from_secs(1) {
@@ -196,8 +198,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lines_above_the_rate_are_counted_until_the_next_second() {
-        let log = log();
-        let mut rate = lock(&log.rate);
+        let mut rate = Rate::new(3);
         let admitted: Vec<_> = (0..5).map(|_| rate.admit()).collect();
         assert_eq!(admitted, [Some(0), Some(0), Some(0), None, None]);
         tokio::time::advance(Duration::from_secs(1)).await;

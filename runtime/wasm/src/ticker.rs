@@ -51,11 +51,12 @@ impl Ticker {
         let handle = thread::Builder::new().name("gristmill-epoch".into()).spawn(move || {
             while !in_thread.stopped.load(Ordering::SeqCst) {
                 in_thread.park_while_idle();
-                for idle in 0..IDLE_TICKS {
+                for _ in 0..IDLE_TICKS {
                     thread::sleep(TICK);
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();
-                    if in_thread.running.load(Ordering::SeqCst) > 0 || idle + 1 == IDLE_TICKS {
+                    if in_thread.running.load(Ordering::SeqCst) > 0 {
+                        // Not idle: the count of idle ticks starts again.
                         break;
                     }
                 }

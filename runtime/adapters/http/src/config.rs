@@ -166,6 +166,24 @@ pub(crate) struct SinkConfig {
     /// Whether to speak HTTP/2: with `https` when the server offers it, with `http` without asking (prior knowledge).
     #[serde(default)]
     pub(crate) http2: bool,
+    /// How servers are known, and how this side makes itself known to them, when the system's certificates will not do.
+    #[serde(default)]
+    pub(crate) tls: Option<TlsConfig>,
+}
+
+/// Files in PEM for HTTPS. They are read when the flow is loaded.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    /// The certificates of the authorities that are trusted, instead of the system's.
+    #[serde(default)]
+    pub(crate) ca_file: Option<String>,
+    /// The certificate by which this side makes itself known, its own first.
+    #[serde(default)]
+    pub(crate) certificate_file: Option<String>,
+    /// The private key of that certificate.
+    #[serde(default)]
+    pub(crate) key_file: Option<String>,
 }
 
 /// One status or a range of them.

@@ -9,9 +9,11 @@ mod node;
 mod parse;
 mod secret;
 mod suggest;
+mod template;
 
 pub use mistake::{Mistake, Mistakes};
 pub use node::{Entry, Node, Span, Value};
 pub use parse::{Schema, check_against, parse, schema_of};
 pub use secret::Secret;
 pub use suggest::nearest;
+pub use template::{Piece, split_expressions};

@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
-use gristmill_core::{ErrorClass, Failure};
+use gristmill_core::Failure;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -16,6 +16,8 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+
+use super::tls::TlsFiles;
 
 /// How long connecting may take. What has not been connected has not been sent, so trying again is safe; the timeout of the
 /// sink, which is for all of an attempt, leaves that open.
@@ -34,21 +36,20 @@ const MAX_ANSWER_HEADERS: usize = 256;
 /// The most that HTTP/1.1 buffers of an answer, which is also the most bytes that its head may have.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Every pool of the process.
+/// Every pool of the process that some sink holds.
 #[derive(Default)]
 pub(crate) struct Clients {
-    pools: Mutex<HashMap<ClientKind, Client>>,
+    pools: Mutex<HashMap<ClientKind, Weak<Client>>>,
 }
 
-/// What a pool speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a pool speaks. `tls` is `None` for sinks that never need it.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ClientKind {
-    pub(crate) tls: bool,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) http2: bool,
 }
 
 /// A pool.
-#[derive(Clone)]
 pub(crate) enum Client {
     Plain(legacy::Client<HttpConnector, Full<Bytes>>),
     Tls(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
@@ -57,21 +58,26 @@ pub(crate) enum Client {
 // === impl Clients ===
 
 impl Clients {
-    /// The pool of this kind, made when it is first wanted.
+    /// The pool of this kind, made when it is first wanted. Blocks, for making one with TLS reads certificates.
     ///
     /// # Errors
-    /// When the system's certificates cannot be read.
-    pub(crate) async fn get(&self, kind: ClientKind) -> Result<Client, Failure> {
-        if let Some(client) = self.pools().get(&kind) {
-            return Ok(client.clone());
+    /// When the certificates are not there or not good.
+    pub(crate) fn get(&self, kind: ClientKind) -> Result<Arc<Client>, Failure> {
+        if let Some(client) = self.pools().get(&kind).and_then(Weak::upgrade) {
+            return Ok(client);
         }
-        // Reading some hundred certificates takes tens of milliseconds.
-        let made = tokio::task::spawn_blocking(move || Client::new(kind)).await;
-        let client = made.map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))??;
-        Ok(self.pools().entry(kind).or_insert(client).clone())
+        let made = Arc::new(Client::new(&kind)?);
+        let mut pools = self.pools();
+        pools.retain(|_, client| client.strong_count() > 0);
+        // Another may have made one meanwhile.
+        if let Some(client) = pools.get(&kind).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        pools.insert(kind, Arc::downgrade(&made));
+        Ok(made)
     }
 
-    fn pools(&self) -> std::sync::MutexGuard<'_, HashMap<ClientKind, Client>> {
+    fn pools(&self) -> std::sync::MutexGuard<'_, HashMap<ClientKind, Weak<Client>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,7 +85,7 @@ impl Clients {
 // === impl Client ===
 
 impl Client {
-    fn new(kind: ClientKind) -> Result<Self, Failure> {
+    fn new(kind: &ClientKind) -> Result<Self, Failure> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -92,21 +98,11 @@ impl Client {
             .http1_max_headers(MAX_ANSWER_HEADERS)
             .http1_max_buf_size(MAX_BUFFER_BYTES)
             .http2_max_header_list_size(MAX_BUFFER_BYTES as u32);
-        if !kind.tls {
+        let Some(tls) = &kind.tls else {
             return Ok(Self::Plain(builder.http2_only(kind.http2).build(connector)));
-        }
+        };
         connector.enforce_http(false);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let https = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)
-            .map_err(|error| {
-                let text = format!(
-                    "the system's certificates, by which servers are known, cannot be read: {error}; install them \
-                     (Debian: `ca-certificates`) or name a file of them in SSL_CERT_FILE"
-                );
-                Failure::new(ErrorClass::SinkUnavailable, text)
-            })?
-            .https_or_http();
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls.client_config()?).https_or_http();
         let https = if kind.http2 {
             https.enable_all_versions().wrap_connector(connector)
         } else {

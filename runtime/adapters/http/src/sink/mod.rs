@@ -4,7 +4,7 @@ mod client;
 mod retry_after;
 mod spec;
 mod status;
-mod template;
+mod tls;
 mod url;
 
 use std::{
@@ -62,7 +62,7 @@ struct HttpSinkSpec {
 /// An open sink.
 struct HttpSink {
     checked: Arc<Checked>,
-    client: Client,
+    client: Arc<Client>,
     body_bytes: usize,
 }
 
@@ -92,12 +92,14 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>, clients: &Arc<Client
 #[async_trait]
 impl SinkSpec for HttpSinkSpec {
     async fn open(&self, context: SinkContext) -> Result<Arc<dyn Sink>, Failure> {
-        let kind = ClientKind { tls: self.checked.url.may_be_https(), http2: self.checked.http2 };
-        Ok(Arc::new(HttpSink {
-            checked: Arc::clone(&self.checked),
-            client: self.clients.get(kind).await?,
-            body_bytes: context.body_bytes,
-        }))
+        let (checked, clients) = (Arc::clone(&self.checked), Arc::clone(&self.clients));
+        let open = move || {
+            let tls = if checked.url.may_be_https() { Some(checked.tls.read()?) } else { None };
+            clients.get(ClientKind { tls, http2: checked.http2 })
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        let client = opened.map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))??;
+        Ok(Arc::new(HttpSink { checked: Arc::clone(&self.checked), client, body_bytes: context.body_bytes }))
     }
 }
 

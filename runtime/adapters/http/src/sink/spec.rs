@@ -9,7 +9,7 @@ use gristmill_core::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{status::StatusSet, url::UrlTemplate};
+use super::{status::StatusSet, tls::TlsPaths, url::UrlTemplate};
 use crate::{
     config::{Method, SinkConfig},
     fields,
@@ -27,6 +27,7 @@ pub(crate) struct Checked {
     pub(crate) success: StatusSet,
     pub(crate) retryable: StatusSet,
     pub(crate) http2: bool,
+    pub(crate) tls: TlsPaths,
 }
 
 /// The value of a header.
@@ -48,6 +49,15 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Checked> {
     let answer_headers = check_names(&config.answer_headers, "answer_headers", node, checker);
     let success = StatusSet::check(&config.success, "success", node, checker);
     let retryable = StatusSet::check(&config.retryable, "retryable", node, checker);
+    let tls = config.tls.as_ref().map(|tls| TlsPaths::check(tls, node, checker)).unwrap_or_default();
+    if config.tls.is_some() && url.as_ref().is_some_and(|url| !url.may_be_https()) {
+        checker.mistake(
+            "unused_tls",
+            node.get("tls").unwrap_or(node),
+            "`tls` is for `https://`, and this URL is `http://`",
+            "write `https://`, or remove `tls`",
+        );
+    }
     if config.method == Method::Options {
         checker.mistake(
             "invalid_method",
@@ -69,6 +79,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Checked> {
         success: success?,
         retryable: retryable?,
         http2: config.http2,
+        tls,
     })
 }
 

@@ -4,12 +4,11 @@
 
 use gristmill_core::{
     adapter::Checker,
-    config::Node,
+    config::{Node, Piece, split_expressions},
     sink::{Outgoing, Slot},
 };
 use http::Uri;
 
-use super::template::{Piece, split};
 use crate::percent;
 
 /// The longest URL that is sent, in bytes: what every server takes (RFC 9110 section 4.1).
@@ -75,7 +74,7 @@ impl UrlTemplate {
     ) -> Option<Self> {
         let node = config.get("url").unwrap_or(config);
         let mend = "write it as `https://api.example.com/orders/${headers.id}`";
-        let Some(pieces) = split(text) else {
+        let Some(pieces) = split_expressions(text) else {
             checker.mistake("invalid_url", node, "a `${` of this URL is not closed", "add the `}`");
             return None;
         };

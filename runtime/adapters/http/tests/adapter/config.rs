@@ -76,6 +76,8 @@ fn mistakes_of_a_sink() {
         (json!({"url": "http://a/", "success": ["2xx"]}), "success"),
         (json!({"url": "http://a/", "success": [99]}), "success"),
         (json!({"url": "http://a/", "success": []}), "success"),
+        (json!({"url": "http://a/", "tls": {"ca_file": "ca.pem"}}), "remove `tls`"),
+        (json!({"url": "https://a/", "tls": {"key_file": "key.pem"}}), "write both"),
         (json!({"url": "a"}), "does not begin with"),
         (json!({"url": "http://a/", "timeout_ms": 0}), "timeout_ms"),
     ] {

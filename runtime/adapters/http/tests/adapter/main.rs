@@ -9,6 +9,7 @@
 //! | `answer` | from settlement to answer, late and lost answers |
 //! | `limits` | every limit of the source, reached |
 //! | `reload` | versions and routes that change under load |
+//! | `tls` | `send` over HTTPS: whom it trusts, and as whom it comes |
 //! | `sink` | `send` and `call` against servers that behave and servers that do not |
 
 #![allow(
@@ -27,3 +28,4 @@ mod reload;
 mod request;
 mod sink;
 mod support;
+mod tls;

@@ -258,9 +258,13 @@ async fn an_answer_that_no_message_can_carry_is_refused() {
 async fn connections_are_shared_by_sinks_and_versions() {
     let server = Scripted::start((0..6).map(|_| Act::Answer(answer(200, "", "x"))).collect()).await;
     let bench = Bench::new();
+    // A version opens its sinks before the one before it closes its own.
+    let mut versions = Vec::new();
     for _version in 0..2 {
         for path in ["/a", "/b", "/c"] {
-            bench.sink(json!({"url": server.url(path)})).await.send(&message(&[], "")).await.unwrap();
+            let sink = bench.sink(json!({"url": server.url(path)})).await;
+            sink.send(&message(&[], "")).await.unwrap();
+            versions.push(sink);
         }
     }
     assert_eq!(*server.connections.lock().unwrap(), 1);

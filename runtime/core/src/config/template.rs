@@ -1,10 +1,11 @@
-//! Where the expressions of a text stand, so that a URL can treat what they give apart from what was written.
+//! Where the expressions of a text stand: for an adapter that treats what they give apart from what was written, as a URL
+//! does.
 //!
 //! Only their bounds are found here; what is between `${` and `}` is for the engine, which also says what is wrong with it.
 
-/// A part of a text.
+/// A part of a text that may hold expressions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Piece<'a> {
+pub enum Piece<'a> {
     /// As written.
     Literal(&'a str),
     /// An expression, with its `${` and `}`.
@@ -12,7 +13,7 @@ pub(crate) enum Piece<'a> {
 }
 
 /// Takes a text apart. `None` when an expression does not end. `$${` is a literal `${`, and stays as it is written.
-pub(crate) fn split(text: &str) -> Option<Vec<Piece<'_>>> {
+pub fn split_expressions(text: &str) -> Option<Vec<Piece<'_>>> {
     let mut pieces = Vec::new();
     let (mut written, mut from) = (0, 0);
     while let Some(found) = text.get(from..)?.find("${") {
@@ -35,13 +36,15 @@ pub(crate) fn split(text: &str) -> Option<Vec<Piece<'_>>> {
     Some(pieces)
 }
 
-/// How long the expression at the start of `text` is. Braces in strings do not count: CEL has strings in single and double
-/// quotes, in three of them, and raw ones, where a backslash is only a backslash.
+/// How long the expression at the start of `text` is. Braces in strings and comments do not count: CEL has strings in
+/// single and double quotes, in three of them, and raw ones, where a backslash is only a backslash.
 fn length(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
-    let mut before = ' ';
+    let mut word_start = 0;
     let mut at = 0;
-    while let Some(c) = text.get(at..)?.chars().next() {
+    loop {
+        let rest = text.get(at..)?;
+        let c = rest.chars().next()?;
         match c {
             '{' => depth += 1,
             '}' => {
@@ -51,14 +54,24 @@ fn length(text: &str) -> Option<usize> {
                 }
             }
             '\'' | '"' => {
-                at += string_length(text.get(at..)?, c, matches!(before, 'r' | 'R'))? - c.len_utf8()
+                let is_raw =
+                    matches!(text.get(word_start..at)?.to_ascii_lowercase().as_str(), "r" | "br" | "rb");
+                at += string_length(rest, c, is_raw)?;
+                word_start = at;
+                continue;
+            }
+            '/' if rest.starts_with("//") => {
+                at += rest.find('\n')?;
+                word_start = at;
+                continue;
             }
             _ => {}
         }
-        before = c;
         at += c.len_utf8();
+        if !c.is_alphanumeric() && c != '_' {
+            word_start = at;
+        }
     }
-    None
 }
 
 /// How long the string at the start of `text` is, quotes included.
@@ -93,15 +106,18 @@ mod tests {
             ("${ {'a': {'b': 1}}.a.b }!", vec![Expression("${ {'a': {'b': 1}}.a.b }"), Literal("!")]),
             (r#"${'}' + "}\"}"}z"#, vec![Expression(r#"${'}' + "}\"}"}"#), Literal("z")]),
             (r"${r'\'}z", vec![Expression(r"${r'\'}"), Literal("z")]),
+            (r"${bR'\'}z", vec![Expression(r"${bR'\'}"), Literal("z")]),
+            (r"${xr'\'}'}z", vec![Expression(r"${xr'\'}'}"), Literal("z")]),
+            ("${a // '}\n}z", vec![Expression("${a // '}\n}"), Literal("z")]),
             ("${'''it's }'''}z", vec![Expression("${'''it's }'''}"), Literal("z")]),
             ("${''}z", vec![Expression("${''}"), Literal("z")]),
             ("a$${b}${c}$${", vec![Literal("a$${b}"), Expression("${c}"), Literal("$${")]),
             ("${'ü}'}ü", vec![Expression("${'ü}'}"), Literal("ü")]),
         ] {
-            assert_eq!(split(text).as_deref(), Some(&*expected), "{text}");
+            assert_eq!(split_expressions(text).as_deref(), Some(&*expected), "{text}");
         }
         for open in ["${", "${a", "${'}", "a${b}${{}", "${'\\"] {
-            assert_eq!(split(open), None, "{open}");
+            assert_eq!(split_expressions(open), None, "{open}");
         }
     }
 }
