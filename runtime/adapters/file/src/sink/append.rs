@@ -55,11 +55,14 @@ const WRITE_BYTES: usize = 1024 * 1024;
 const LOCK_TRIES: u32 = 20;
 const LOCK_TRY: Duration = Duration::from_millis(5);
 
+/// The real path of a folder, and a name in it: what tells files apart.
+type RealName = (PathBuf, SafeName);
+
 /// The files that are open for appending, shared by all sinks of the process.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     clock: Arc<dyn Clock>,
-    files: Mutex<HashMap<(PathBuf, SafeName), Weak<GroupCommit<Appender>>>>,
+    files: Mutex<HashMap<RealName, Weak<GroupCommit<Appender>>>>,
 }
 
 /// The sink.
@@ -88,7 +91,7 @@ pub(crate) struct Appender {
 
 /// A line to be appended.
 #[derive(Debug)]
-pub(crate) struct LineJob {
+pub(crate) struct LineItem {
     line: Bytes,
     rotate: Option<Rotate>,
 }
@@ -174,35 +177,35 @@ impl AppendSink {
 impl Sink for AppendSink {
     async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
         let line = line_of(outgoing.message.body(), self.newline)?;
-        let job = LineJob { line, rotate: self.rotate.clone() };
+        let item = LineItem { line, rotate: self.rotate.clone() };
         let appender = match &self.naming {
             Naming::Fixed(name) => self.appender(name),
             naming => self.appender(&naming.name(outgoing)?),
         };
-        appender.submit(job).await
+        appender.submit(item).await
     }
 }
 
 // === impl Appender ===
 
 impl Commit for Appender {
-    type Job = LineJob;
+    type Item = LineItem;
     // One sync for all of them.
     const MAX_GROUP: usize = 4_096;
 
-    fn commit(&self, jobs: Vec<LineJob>) -> Vec<Result<(), Failure>> {
+    fn commit(&self, items: Vec<LineItem>) -> Vec<Result<(), Failure>> {
         let mut open = lock(&self.open);
-        let mut results = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.as_slice();
-        while !jobs.is_empty() {
-            let (written, outcome) = self.append(&mut open, jobs);
+        let mut results = Vec::with_capacity(items.len());
+        let mut items = items.as_slice();
+        while !items.is_empty() {
+            let (written, outcome) = self.append(&mut open, items);
             // An error after which something was cut off: what follows is not written before it. The order stays, and
             // nothing of what follows could be read as the end of what failed.
             let failed = outcome.is_err();
             results.extend((0..written).map(|_| outcome.clone()));
-            jobs = jobs.get(written..).unwrap_or_default();
+            items = items.get(written..).unwrap_or_default();
             if failed {
-                results.extend(jobs.iter().map(|_| outcome.clone()));
+                results.extend(items.iter().map(|_| outcome.clone()));
                 break;
             }
         }
@@ -218,7 +221,6 @@ impl Appender {
         let there = self
             .folder
             .get()
-            .map_err(io::Error::from)
             .and_then(|top| match stat(&top, &self.name) {
                 Err(Errno::NOENT) => Ok(false),
                 found => Ok(found.map(|_| true)?),
@@ -235,9 +237,9 @@ impl Appender {
         }
     }
 
-    /// Appends and syncs as many of the jobs as go into one file. Gives how many, and what became of them.
-    fn append(&self, open: &mut Option<OpenFile>, jobs: &[LineJob]) -> (usize, Result<(), Failure>) {
-        let count = jobs.len();
+    /// Appends and syncs as many of the items as go into one file. Gives how many, and what became of them.
+    fn append(&self, open: &mut Option<OpenFile>, items: &[LineItem]) -> (usize, Result<(), Failure>) {
+        let count = items.len();
         let all = |error: io::Error| (count, Err(unavailable(&error, &self.what())));
         let file = match self.ensure_open(open) {
             Ok(file) => file,
@@ -252,9 +254,9 @@ impl Appender {
             Err(error) => return (count, Err(failure(&error, &self.what()))),
         };
         let now = self.clock.now();
-        if let Some(job) = jobs.first()
-            && let Some(rotate) = &job.rotate
-            && rotation::is_due(rotate, file.length, job.line.len() as u64 + 1, file.begun, now)
+        if let Some(item) = items.first()
+            && let Some(rotate) = &item.rotate
+            && rotation::is_due(rotate, file.length, item.line.len() as u64 + 1, file.begun, now)
         {
             let rotated = self.rotate(file, rotate, now);
             *open = None;
@@ -264,7 +266,7 @@ impl Appender {
                 Err(error) => all(error),
             };
         }
-        match file.write(jobs, now) {
+        match file.write(items, now) {
             Ok(written) => (written, Ok(())),
             Err(error) => {
                 if let Err(cut) = file.file.set_len(file.length) {
@@ -346,24 +348,24 @@ impl OpenFile {
     }
 
     /// Writes and syncs lines up to the first before which the file is to be set aside. Gives how many.
-    fn write(&mut self, jobs: &[LineJob], now: Timestamp) -> io::Result<usize> {
+    fn write(&mut self, items: &[LineItem], now: Timestamp) -> io::Result<usize> {
         self.file.seek(SeekFrom::Start(self.length))?;
         let mut buffer: Vec<u8> = Vec::new();
         let mut end = self.length;
         let mut written = 0;
-        for job in jobs {
-            let bytes = job.line.len() as u64 + 1;
+        for item in items {
+            let bytes = item.line.len() as u64 + 1;
             if written > 0
-                && job.rotate.as_ref().is_some_and(|r| rotation::is_due(r, end, bytes, self.begun, now))
+                && item.rotate.as_ref().is_some_and(|r| rotation::is_due(r, end, bytes, self.begun, now))
             {
                 break;
             }
-            if job.line.len() >= WRITE_BYTES {
+            if item.line.len() >= WRITE_BYTES {
                 self.file.write_all(&buffer)?;
                 buffer.clear();
-                self.file.write_all(&job.line)?;
+                self.file.write_all(&item.line)?;
             } else {
-                buffer.extend_from_slice(&job.line);
+                buffer.extend_from_slice(&item.line);
             }
             buffer.push(b'\n');
             if buffer.len() >= WRITE_BYTES {

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,19 +17,19 @@ use tokio::sync::oneshot;
 /// Writes a group.
 pub(crate) trait Commit: Send + Sync + 'static {
     /// What is written.
-    type Job: Send;
+    type Item: Send;
 
-    /// The most jobs of one group: what is confirmed at once, and so what the first of them waits for.
+    /// The most items of one group: what is confirmed at once, and so what the first of them waits for.
     const MAX_GROUP: usize;
 
-    /// Writes and syncs, in order; gives one result a job, in order. Blocks. Never called twice at a time.
-    fn commit(&self, jobs: Vec<Self::Job>) -> Vec<Result<(), Failure>>;
+    /// Writes and syncs, in order; gives one result an item, in order. Blocks. Never called twice at a time.
+    fn commit(&self, items: Vec<Self::Item>) -> Vec<Result<(), Failure>>;
 }
 
 /// A queue before a [`Commit`].
 #[derive(Debug)]
 pub(crate) struct GroupCommit<C: Commit> {
-    queue: Mutex<Queue<C::Job>>,
+    queue: Mutex<Queue<C::Item>>,
     commit: C,
 }
 
@@ -50,16 +51,16 @@ impl<C: Commit> GroupCommit<C> {
         &self.commit
     }
 
-    /// Takes the job's place in the order, at once, and gives what confirms it. A job whose confirmation is not waited for
+    /// Takes the item's place in the order, at once, and gives what confirms it. An item whose confirmation is not waited for
     /// is written all the same.
     pub(crate) fn submit(
         self: &Arc<Self>,
-        job: C::Job,
+        item: C::Item,
     ) -> impl Future<Output = Result<(), Failure>> + Send + use<C> {
         let (confirm, confirmed) = oneshot::channel();
         let begin = {
             let mut queue = self.lock();
-            queue.waiting.push_back((job, confirm));
+            queue.waiting.push_back((item, confirm));
             !std::mem::replace(&mut queue.writing, true)
         };
         if begin {
@@ -68,27 +69,29 @@ impl<C: Commit> GroupCommit<C> {
         }
         async move {
             confirmed.await.unwrap_or_else(|_| {
-                // The thread that was to write is gone: the runtime ends, or it panicked.
+                // The commit panicked, or the runtime ends.
                 Err(Failure::new(ErrorClass::Internal, "file sink: writing was given up without a result"))
             })
         }
     }
 
     fn write(&self) {
-        let writing = Writing(self);
         loop {
             let group: Vec<_> = {
                 let mut queue = self.lock();
                 if queue.waiting.is_empty() {
                     queue.writing = false;
-                    std::mem::forget(writing);
                     return;
                 }
                 let count = queue.waiting.len().min(C::MAX_GROUP);
                 queue.waiting.drain(..count).collect()
             };
-            let (jobs, confirmations): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            for (confirm, result) in confirmations.into_iter().zip(self.commit.commit(jobs)) {
+            let (items, confirmations): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            // A panic fails its own group, for want of results, and those behind it go on. What commits keeps its state
+            // such that it can be looked at anew.
+            let commit = AssertUnwindSafe(|| self.commit.commit(items));
+            let results = std::panic::catch_unwind(commit).unwrap_or_default();
+            for (confirm, result) in confirmations.into_iter().zip(results) {
                 // Nobody may be waiting any more.
                 let _ = confirm.send(result);
             }
@@ -96,19 +99,8 @@ impl<C: Commit> GroupCommit<C> {
     }
 
     /// A poisoned lock is taken all the same: the queue is whole between any two of its operations.
-    fn lock(&self) -> MutexGuard<'_, Queue<C::Job>> {
+    fn lock(&self) -> MutexGuard<'_, Queue<C::Item>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Only dropped by a panic: the next submission then begins a new thread, and what waits fails rather than hangs.
-struct Writing<'a, C: Commit>(&'a GroupCommit<C>);
-
-impl<C: Commit> Drop for Writing<'_, C> {
-    fn drop(&mut self) {
-        let mut queue = self.0.lock();
-        queue.writing = false;
-        queue.waiting.clear();
     }
 }
 
@@ -125,14 +117,14 @@ mod tests {
     }
 
     impl Commit for Gate {
-        type Job = u32;
+        type Item = u32;
         const MAX_GROUP: usize = 1_000;
 
-        fn commit(&self, jobs: Vec<u32>) -> Vec<Result<(), Failure>> {
+        fn commit(&self, items: Vec<u32>) -> Vec<Result<(), Failure>> {
             self.open.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap();
-            assert_ne!(jobs, [666], "a commit that panics");
-            let results = jobs.iter().map(|_| Ok(())).collect();
-            self.groups.lock().unwrap().push(jobs);
+            assert_ne!(items, [666], "a commit that panics");
+            let results = items.iter().map(|_| Ok(())).collect();
+            self.groups.lock().unwrap().push(items);
             results
         }
     }
@@ -150,7 +142,7 @@ mod tests {
         while !group.lock().waiting.is_empty() {
             tokio::task::yield_now().await;
         }
-        let others: Vec<_> = (1..=100).map(|job| group.submit(job)).collect();
+        let others: Vec<_> = (1..=100).map(|item| group.submit(item)).collect();
         open.send(()).unwrap();
         open.send(()).unwrap();
         first.await.unwrap();

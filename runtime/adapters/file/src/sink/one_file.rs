@@ -65,7 +65,7 @@ pub(crate) struct Files {
 
 /// A file to be written.
 #[derive(Debug)]
-pub(crate) struct FileJob {
+pub(crate) struct FileItem {
     name: SafeName,
     body: Bytes,
     if_exists: IfExists,
@@ -101,7 +101,7 @@ impl Sink for OneFileSink {
     async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
         let name = self.naming.name(outgoing)?;
         let body = outgoing.message.body().clone();
-        self.files.submit(FileJob { name, body, if_exists: self.if_exists }).await
+        self.files.submit(FileItem { name, body, if_exists: self.if_exists }).await
     }
 }
 
@@ -129,22 +129,22 @@ impl Files {
     }
 
     /// Writes one file and gives it its name, both not yet synced to the folder. Gives the folder to sync.
-    fn write(&self, top: &Arc<OwnedFd>, job: &FileJob) -> io::Result<Written> {
-        let target = folder::enter(top, &job.name.folders)?;
-        let name = job.name.name.as_str();
+    fn write(&self, top: &Arc<OwnedFd>, item: &FileItem) -> io::Result<Written> {
+        let target = folder::enter(top, &item.name.folders)?;
+        let name = item.name.name.as_str();
         // Without this look the file would be written only to be thrown away.
-        if matches!(job.if_exists, IfExists::Fail | IfExists::Skip) && exists(&target, name)? {
-            return taken(target, name, job);
+        if matches!(item.if_exists, IfExists::Fail | IfExists::Skip) && exists(&target, name)? {
+            return taken(target, name, item);
         }
-        let mut temporary = Temporary::write(top, &job.body)?;
-        match job.if_exists {
+        let mut temporary = Temporary::write(top, &item.body)?;
+        match item.if_exists {
             IfExists::Replace => {
                 rustix::fs::renameat(&**top, &temporary.name, &*target, name)?;
                 temporary.placed = true;
             }
             IfExists::Fail | IfExists::Skip => match temporary.place(&target, name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return taken(target, name, job);
+                    return taken(target, name, item);
                 }
                 placed => placed?,
             },
@@ -165,6 +165,9 @@ impl Files {
     }
 }
 
+/// A folder in which files got their names, and whether that is on disk.
+type SyncedFolder = (Arc<OwnedFd>, Result<(), Failure>);
+
 /// What became of a file.
 enum Written {
     /// It has its name once this folder is synced.
@@ -176,8 +179,8 @@ enum Written {
 }
 
 /// A file of that name is there.
-fn taken(folder: Arc<OwnedFd>, name: &str, job: &FileJob) -> io::Result<Written> {
-    if job.if_exists == IfExists::Skip {
+fn taken(folder: Arc<OwnedFd>, name: &str, item: &FileItem) -> io::Result<Written> {
+    if item.if_exists == IfExists::Skip {
         return Ok(Written::Skipped);
     }
     // An earlier attempt may have come this far and not known: the same bytes are the same message. Synced again, for
@@ -186,7 +189,7 @@ fn taken(folder: Arc<OwnedFd>, name: &str, job: &FileJob) -> io::Result<Written>
         Ok(file) => file,
         Err(_) => return Ok(Written::Taken),
     };
-    if holds(&file, &job.body)? {
+    if holds(&file, &item.body)? {
         file.sync_all()?;
         Ok(Written::Sync(folder))
     } else {
@@ -221,26 +224,26 @@ fn holds(mut file: &File, body: &[u8]) -> io::Result<bool> {
 }
 
 impl Commit for Files {
-    type Job = FileJob;
+    type Item = FileItem;
     // A sync for each of them, and one for the folder.
     const MAX_GROUP: usize = 64;
 
-    fn commit(&self, jobs: Vec<FileJob>) -> Vec<Result<(), Failure>> {
+    fn commit(&self, items: Vec<FileItem>) -> Vec<Result<(), Failure>> {
         let path = self.folder.path().display();
         let top = match self.folder.get() {
             Ok(top) => top,
             Err(error) => {
                 let failure =
                     unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"));
-                return jobs.iter().map(|_| Err(failure.clone())).collect();
+                return items.iter().map(|_| Err(failure.clone())).collect();
             }
         };
         // Files first, each synced; then each folder once, for all of them.
-        let mut folders: BTreeMap<(u64, u64), (Arc<OwnedFd>, Result<(), Failure>)> = BTreeMap::new();
-        let mut results = Vec::with_capacity(jobs.len());
-        for job in &jobs {
-            let what = format!("file sink: writing `{path}/{}`", job.name);
-            results.push(match self.write(&top, job) {
+        let mut folders: BTreeMap<(u64, u64), SyncedFolder> = BTreeMap::new();
+        let mut results = Vec::with_capacity(items.len());
+        for item in &items {
+            let what = format!("file sink: writing `{path}/{}`", item.name);
+            results.push(match self.write(&top, item) {
                 Ok(Written::Skipped) => Ok(None),
                 Ok(Written::Taken) => Err(Failure::new(
                     ErrorClass::SinkRejected,

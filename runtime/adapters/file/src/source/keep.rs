@@ -67,18 +67,14 @@ pub(crate) fn failed_file(file: &ClaimedFile, settings: &Settings, reason: &Reas
     };
     // The reason first: a file that failed is never there without it.
     let (number, note_path) = write_note(folder, &file.name, &note)?;
-    let mut target = numbered(&file.name, number);
-    let moved = loop {
-        match rename_new(&file.path, &folder.join(&target)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Someone put a file there without an error beside it.
-                fs::remove_file(&note_path)?;
-                target = move_into(&file.path, folder, &file.name)?;
-                let path = folder.join(with_suffix(&target, ".error"));
-                break fs::write(path, line_of(&note)?);
-            }
-            moved => break moved,
+    let moved = match rename_new(&file.path, &folder.join(numbered(&file.name, number))) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Someone put a file of that name there this moment: another number, and the reason beside it after all.
+            fs::remove_file(&note_path)?;
+            let target = move_into(&file.path, folder, &file.name)?;
+            fs::write(folder.join(with_suffix(&target, ".error")), line_of(&note)?)
         }
+        moved => moved,
     };
     moved.map_err(|error| at(folder, error))
 }

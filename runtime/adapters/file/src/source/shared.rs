@@ -177,10 +177,11 @@ impl Shared {
         }
         state.unnoted += 1;
         let finished = state.ledger.is_finished();
-        drop(state);
-        // In this order: it is in flight without a gap.
+        // Before a flush can see it and take it off again; and before it ceases to be outstanding, so that it is in flight
+        // without a gap.
         let unnoted = self.unnoted.fetch_add(1, Ordering::SeqCst) + 1;
         self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        drop(state);
         self.mark_dirty(&file);
         if finished || closed || unnoted * 2 >= self.settings().in_flight {
             self.hurry_flush.notify_one();
@@ -193,8 +194,8 @@ impl Shared {
             let mut state = file.state();
             state.rejections.push(rejection);
             state.unnoted += 1;
+            self.unnoted.fetch_add(1, Ordering::SeqCst);
         }
-        self.unnoted.fetch_add(1, Ordering::SeqCst);
         self.mark_dirty(file);
         self.hurry_flush.notify_one();
     }
