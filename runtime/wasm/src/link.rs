@@ -3,10 +3,13 @@
 use gristmill_core::plugin::{Grant, Grants};
 use wasmtime::{
     Engine,
-    component::{Component, InstancePre, Linker},
+    component::{
+        Component, InstancePre, Linker,
+        types::{ComponentInstance, ComponentItem},
+    },
 };
 
-use crate::{grants, instance::GuestState};
+use crate::{contract::PACKAGE, fault::HostRefusal, grants, instance::GuestState};
 
 /// A plugin linked with what it was granted.
 ///
@@ -24,15 +27,37 @@ pub(crate) fn link(
 /// A plugin in the sandbox in which it describes itself: WASI answers, every other import traps.
 ///
 /// # Errors
-/// When it imports what cannot be made to trap.
+/// When it imports something else.
 pub(crate) fn link_sandbox(
     engine: &Engine,
     component: &Component,
     uses_wasi: bool,
 ) -> wasmtime::Result<InstancePre<GuestState>> {
     let mut linker = linker(engine, uses_wasi, Grants::default())?;
-    linker.define_unknown_imports_as_traps(component)?;
+    for (name, import) in component.component_type().imports(engine) {
+        if let (true, ComponentItem::ComponentInstance(interface)) = (name.starts_with(PACKAGE), import.ty) {
+            link_traps(&mut linker, engine, name, &interface)?;
+        }
+    }
     linker.instantiate_pre(component)
+}
+
+/// Every function of an interface as a trap. Only for interfaces of the contract: wasmtime's own way of doing this for all
+/// that is missing takes WASI of another patch version for missing.
+fn link_traps(
+    linker: &mut Linker<GuestState>,
+    engine: &Engine,
+    name: &str,
+    interface: &ComponentInstance,
+) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(name)?;
+    for (function, export) in interface.exports(engine) {
+        if let ComponentItem::ComponentFunc(_) = export.ty {
+            let refusal = format!("`{name}` `{function}` must not be called here");
+            instance.func_new(function, move |_, _, _, _| Err(HostRefusal(refusal.clone()).into()))?;
+        }
+    }
+    Ok(())
 }
 
 fn linker(engine: &Engine, uses_wasi: bool, grants: Grants) -> wasmtime::Result<Linker<GuestState>> {
