@@ -2,11 +2,14 @@
 
 use gristmill_core::plugin::{Grant, Grants};
 use wasmtime::{
-    Engine, bail,
-    component::{Component, InstancePre, Linker, types::ComponentItem},
+    Engine,
+    component::{
+        Component, InstancePre, Linker,
+        types::{ComponentInstance, ComponentItem},
+    },
 };
 
-use crate::{contract::PACKAGE, grants, instance::GuestState};
+use crate::{contract::PACKAGE, fault::HostRefusal, grants, instance::GuestState};
 
 /// A plugin linked with what it was granted.
 ///
@@ -24,29 +27,37 @@ pub(crate) fn link(
 /// A plugin in the sandbox in which it describes itself: WASI answers, every other import traps.
 ///
 /// # Errors
-/// When it imports what cannot be made to trap.
+/// When it imports something else.
 pub(crate) fn link_sandbox(
     engine: &Engine,
     component: &Component,
     uses_wasi: bool,
 ) -> wasmtime::Result<InstancePre<GuestState>> {
     let mut linker = linker(engine, uses_wasi, Grants::default())?;
-    // Not `Linker::define_unknown_imports_as_traps`: it goes by exact names, so a guest made for an older version of WASI than
-    // the host's, which links by compatibility, would get traps for it too.
-    for (interface, import) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(functions) = import.ty else { continue };
-        if !interface.starts_with(PACKAGE) {
-            continue;
-        }
-        let mut traps = linker.instance(interface)?;
-        for (function, export) in functions.exports(engine) {
-            if let ComponentItem::ComponentFunc(_) = export.ty {
-                let name = format!("{interface}#{function}");
-                traps.func_new(function, move |_, _, _, _| bail!("`{name}` is not there yet"))?;
-            }
+    for (name, import) in component.component_type().imports(engine) {
+        if let (true, ComponentItem::ComponentInstance(interface)) = (name.starts_with(PACKAGE), import.ty) {
+            link_traps(&mut linker, engine, name, &interface)?;
         }
     }
     linker.instantiate_pre(component)
+}
+
+/// Every function of an interface as a trap. Only for interfaces of the contract: wasmtime's own way of doing this for all
+/// that is missing takes WASI of another patch version for missing.
+fn link_traps(
+    linker: &mut Linker<GuestState>,
+    engine: &Engine,
+    name: &str,
+    interface: &ComponentInstance,
+) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(name)?;
+    for (function, export) in interface.exports(engine) {
+        if let ComponentItem::ComponentFunc(_) = export.ty {
+            let refusal = format!("`{name}` `{function}` must not be called here");
+            instance.func_new(function, move |_, _, _, _| Err(HostRefusal(refusal.clone()).into()))?;
+        }
+    }
+    Ok(())
 }
 
 fn linker(engine: &Engine, uses_wasi: bool, grants: Grants) -> wasmtime::Result<Linker<GuestState>> {

@@ -279,13 +279,13 @@ async fn increments_at_the_same_time_are_all_counted() {
 /// A guest that knows WASI's clocks and random numbers.
 fn clocks(entry: &'static str) -> Guest {
     Guest {
-        wit: "import wasi:clocks/monotonic-clock@0.2.0; import wasi:clocks/wall-clock@0.2.0;
-            import wasi:io/poll@0.2.0; import wasi:random/random@0.2.0;",
-        imports: r#"(import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $monotonic (result i64)))
-            (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $timer (param i64) (result i32)))
-            (import "wasi:clocks/wall-clock@0.2.0" "now" (func $wall (param i32)))
-            (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
-            (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))"#,
+        wit: "import wasi:clocks/monotonic-clock@0.2.3; import wasi:clocks/wall-clock@0.2.3;
+            import wasi:io/poll@0.2.3; import wasi:random/random@0.2.3;",
+        imports: r#"(import "wasi:clocks/monotonic-clock@0.2.3" "now" (func $monotonic (result i64)))
+            (import "wasi:clocks/monotonic-clock@0.2.3" "subscribe-duration" (func $timer (param i64) (result i32)))
+            (import "wasi:clocks/wall-clock@0.2.3" "now" (func $wall (param i32)))
+            (import "wasi:io/poll@0.2.3" "[method]pollable.block" (func $block (param i32)))
+            (import "wasi:random/random@0.2.3" "get-random-u64" (func $random (result i64)))"#,
         items: ANSWERS,
         entry,
         ..transformer()
@@ -295,11 +295,11 @@ fn clocks(entry: &'static str) -> Guest {
 /// A guest that knows WASI's stderr.
 fn talks(entry: &'static str) -> Guest {
     Guest {
-        wit: "import wasi:cli/stderr@0.2.0; import wasi:cli/exit@0.2.0; import wasi:io/streams@0.2.0;",
-        imports: r#"(import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
-            (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
+        wit: "import wasi:cli/stderr@0.2.3; import wasi:cli/exit@0.2.3; import wasi:io/streams@0.2.3;",
+        imports: r#"(import "wasi:cli/stderr@0.2.3" "get-stderr" (func $stderr (result i32)))
+            (import "wasi:io/streams@0.2.3" "[method]output-stream.blocking-write-and-flush"
               (func $write (param i32 i32 i32 i32)))
-            (import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#,
+            (import "wasi:cli/exit@0.2.3" "exit" (func $exit (param i32)))"#,
         entry,
         ..transformer()
     }
@@ -398,8 +398,10 @@ async fn a_guest_that_ends_itself_ends_its_call() {
 }
 
 #[tokio::test]
-async fn wasi_asks_for_no_grant() {
+async fn wasi_asks_for_no_grant_and_answers_while_a_plugin_describes_itself() {
     let bench = Bench::new();
-    bench.put("wasi", clocks("(i32.const 64)").module());
+    let describe =
+        "(drop (call $random)) (drop (call $monotonic)) (call $wall (i32.const 16)) (i32.const 256)";
+    bench.put("wasi", Guest { describe, ..clocks("(i32.const 64)") }.module());
     assert!(bench.host.load("wasi").await.unwrap().needs().is_empty());
 }

@@ -12,9 +12,9 @@ use wit_parser::Resolve;
 
 const CONTRACT: &str = include_str!("../../../../plugin-sdk/wit/plugin.wit");
 
-/// As much of WASI 0.2 as the guests here use.
+/// As much of WASI 0.2 as the guests here use, of a version that is not the host's.
 const WASI: &str = "
-package wasi:io@0.2.0 {
+package wasi:io@0.2.3 {
   interface error { resource error; }
   interface poll { resource pollable { block: func(); } }
   interface streams {
@@ -23,17 +23,17 @@ package wasi:io@0.2.0 {
     resource output-stream { blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>; }
   }
 }
-package wasi:clocks@0.2.0 {
+package wasi:clocks@0.2.3 {
   interface monotonic-clock {
-    use wasi:io/poll@0.2.0.{pollable};
+    use wasi:io/poll@0.2.3.{pollable};
     now: func() -> u64;
     subscribe-duration: func(when: u64) -> pollable;
   }
   interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }
 }
-package wasi:random@0.2.0 { interface random { get-random-u64: func() -> u64; } }
-package wasi:cli@0.2.0 {
-  interface stderr { use wasi:io/streams@0.2.0.{output-stream}; get-stderr: func() -> output-stream; }
+package wasi:random@0.2.3 { interface random { get-random-u64: func() -> u64; } }
+package wasi:cli@0.2.3 {
+  interface stderr { use wasi:io/streams@0.2.3.{output-stream}; get-stderr: func() -> output-stream; }
   interface exit { exit: func(status: result); }
 }
 package other:host@1.0.0 {
