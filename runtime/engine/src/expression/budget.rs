@@ -23,8 +23,9 @@ pub const MAX_PATTERN_BYTES: usize = 1024;
 /// takes many times the memory of the two bytes that it may be in the body.
 pub const MAX_BODY_VALUES: usize = 1_000_000;
 
-/// The steps that one evaluation may take; a step is a node of the expression, an element visited, or some bytes read.
-pub const MAX_STEPS: u64 = 1_000_000;
+/// The steps that one evaluation may take; a step is a node of the expression, an element visited, or some bytes read,
+/// and takes 5 to 30 nanoseconds. What takes longer pays several.
+pub const MAX_STEPS: u64 = 4_000_000;
 
 /// The bytes of texts and lists that one evaluation may make, its result included; twice the body when that is more.
 pub const MAX_MADE_BYTES: u64 = 16 * 1024 * 1024;
@@ -34,6 +35,9 @@ pub const MAX_RENDERED_BYTES: usize = 64 * 1024;
 
 /// How many bytes are read for the price of one step: comparing and searching run at gigabytes a second.
 const READ_BYTES_A_STEP: u64 = 64;
+
+/// How many bytes are gone over one by one, or in pieces as short as that, for the price of one step.
+const SLOWLY_READ_BYTES_A_STEP: u64 = 8;
 
 /// How many bytes are made for the price of one step.
 const MADE_BYTES_A_STEP: u64 = 64;
@@ -68,6 +72,11 @@ impl Budget {
     /// Pays for reading bytes of a text.
     pub(crate) fn read(&self, bytes: usize) -> Result<(), EvalError> {
         self.steps(bytes as u64 / READ_BYTES_A_STEP)
+    }
+
+    /// Pays for going over a text character by character.
+    pub(crate) fn read_slowly(&self, bytes: usize) -> Result<(), EvalError> {
+        self.steps(bytes as u64 / SLOWLY_READ_BYTES_A_STEP)
     }
 
     /// Pays for bytes about to be made. Called before they are.

@@ -38,8 +38,8 @@ const COMPREHENSIONS: [&str; 6] = ["all", "exists", "exists_one", "existsOne", "
 const NAMESPACES: [&str; 2] = ["base64", "json"];
 
 /// The stack of the thread that parses. The parser recurses over chains too (`a.b.c`, `1 + 2 + 3`), which its own limit
-/// on nesting does not see: the longest text of them takes 30 MiB unoptimised. Only what is used becomes memory.
-const PARSER_STACK_BYTES: usize = 128 * 1024 * 1024;
+/// on nesting does not see: the longest text of them takes 12 MiB unoptimised. Only what is used becomes memory.
+const PARSER_STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// Compiles the text of an expression.
 pub(crate) fn compile(text: &str) -> Result<Node, CompileError> {

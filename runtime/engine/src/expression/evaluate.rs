@@ -18,6 +18,9 @@ use super::{
 /// What an error that another operand settles costs: its text was made for nothing.
 const SETTLED_ERROR_STEPS: u64 = 16;
 
+/// What making a map costs, and each of its entries: allocating and hashing.
+const MAP_STEPS: u64 = 6;
+
 /// One evaluation: of an expression, or of all expressions of a template together.
 #[derive(Debug)]
 pub(crate) struct Evaluation<'s, 'm> {
@@ -262,6 +265,7 @@ impl<'s, 'm> Evaluation<'s, 'm> {
     }
 
     fn map(&mut self, entries: &[(Node, Node)]) -> Result<Value, EvalError> {
+        self.budget.steps(MAP_STEPS * (1 + entries.len() as u64))?;
         let mut map = super::value::Map::with_capacity(entries.len());
         for (key, value) in entries {
             let Value::String(key) = self.value(key)? else {

@@ -196,6 +196,7 @@ fn ends_with(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError> {
 
 fn index_of(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError> {
     let (text, part) = text_and_part("indexOf", arguments, budget)?;
+    budget.read(text.len())?;
     let before = text.find(part).and_then(|at| text.get(..at));
     Ok(before.map_or(Value::Int(-1), |before| count(before.chars().count())))
 }
@@ -206,7 +207,7 @@ fn substring(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError> {
         [Value::String(text), Value::Int(start), Value::Int(end)] => (text, *start, Some(*end)),
         _ => return Err(misfit("substring", "a string and one or two ints", arguments)),
     };
-    budget.read(text.len())?;
+    budget.read_slowly(text.len())?;
     // The byte at which the character of that number starts; one past the last character is the end of the text.
     let byte_at = |n: i64| {
         let n = usize::try_from(n).ok()?;
@@ -252,7 +253,7 @@ fn replace(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError> {
     if from.is_empty() {
         return Err(EvalError::unfit("`replace` is given nothing to look for"));
     }
-    budget.read(text.len())?;
+    budget.read_slowly(text.len())?;
     let occurrences = text.matches(&**from).count();
     // Some bytes for each, so that very many very short ones are paid for too.
     budget.make(text.len() + occurrences * (to.len() + 8))?;
@@ -269,6 +270,7 @@ fn split(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError> {
     }
     let mut parts = Vec::new();
     for part in text.split(separator) {
+        budget.steps(2)?;
         budget.make(ITEM_BYTES + part.len())?;
         parts.push(part.into());
     }
@@ -401,7 +403,8 @@ fn duration(arguments: &[Value], _: &Budget) -> Result<Value, EvalError> {
 
 fn json_decode(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError> {
     let text = one_text("json.decode", arguments, budget)?;
-    // The dearest JSON for its length: a value of two bytes takes an allocation.
+    // A value of two bytes may take an allocation of many times that.
+    budget.steps(8 + text.len() as u64 / 2)?;
     budget.make(text.len().saturating_mul(8))?;
     Value::from_json(text.as_bytes()).map_err(|error| match error {
         JsonError::Syntax(text) => EvalError::unfit(format!("`json.decode` is given no JSON: {text}")),

@@ -3,7 +3,10 @@
 
 use std::{fmt, sync::Arc};
 
-use gristmill_core::{ErrorClass, Failure};
+use gristmill_core::{
+    ErrorClass, Failure,
+    config::{Piece, split_expressions},
+};
 
 use super::{
     CompileError, Expression, Scope,
@@ -36,43 +39,36 @@ impl Template {
         if text.len() > MAX_TEXT_BYTES {
             return Err(CompileError::new(text, format!("the text is longer than {MAX_TEXT_BYTES} bytes")));
         }
-        let mut parts = Vec::new();
-        let mut literal = String::new();
+        let Some(pieces) = split_expressions(text) else {
+            let open = unclosed(text);
+            return Err(CompileError::new(text, "this `${` is not closed")
+                .at(text, open..open + 2)
+                .mend("close it with `}`, or write `$${` for the characters `${`"));
+        };
+        let mut parts = Vec::with_capacity(pieces.len());
         let mut at = 0;
-        while let Some(found) = text.get(at..).and_then(|rest| rest.find("${")).map(|found| at + found) {
-            let (before, start) = (text.get(at..found).unwrap_or_default(), found + 2);
-            if let Some(before) = before.strip_suffix('$') {
-                literal.push_str(before);
-                literal.push_str("${");
-                at = start;
-                continue;
-            }
-            literal.push_str(before);
-            let inside = text.get(start..).unwrap_or_default();
-            let Some(length) = expression_length(inside) else {
-                return Err(CompileError::new(text, "this `${` is not closed")
-                    .at(text, found..start)
-                    .mend("close it with `}`, or write `$${` for the characters `${`"));
-            };
-            let inside = inside.get(..length).unwrap_or_default();
-            let expression = Expression::compile(inside).map_err(|error| {
-                let error = error.within(text, start);
-                match inside.split_once(':') {
-                    Some(("env" | "file", _)) => error.mend(
-                        "`${env:…}` and `${file:…}` are values of their own, not parts of an expression",
-                    ),
-                    _ => error,
+        for piece in pieces {
+            match piece {
+                Piece::Literal(written) => {
+                    parts.push(Part::Literal(written.replace("$${", "${").into()));
+                    at += written.len();
                 }
-            })?;
-            if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+                Piece::Expression(written) => {
+                    let inside = written.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+                    let inside = inside.unwrap_or_default();
+                    let expression = Expression::compile(inside).map_err(|error| {
+                        let error = error.within(text, at + 2);
+                        match inside.split_once(':') {
+                            Some(("env" | "file", _)) => error.mend(
+                                "`${env:…}` and `${file:…}` are values of their own, not parts of an expression",
+                            ),
+                            _ => error,
+                        }
+                    })?;
+                    parts.push(Part::Expression(expression));
+                    at += written.len();
+                }
             }
-            parts.push(Part::Expression(expression));
-            at = start + length + 1;
-        }
-        literal.push_str(text.get(at..).unwrap_or_default());
-        if !literal.is_empty() {
-            parts.push(Part::Literal(literal.into()));
         }
         Ok(Self { text: text.into(), parts: parts.into() })
     }
@@ -119,51 +115,16 @@ impl Template {
     }
 }
 
-/// How many bytes there are before the `}` that ends an expression: not one in a string or a comment, and not one that
-/// closes a `{` of the expression itself.
-fn expression_length(inside: &str) -> Option<usize> {
-    let bytes = inside.as_bytes();
-    let byte = |at: usize| bytes.get(at).copied();
-    let mut depth = 0_usize;
-    let mut at = 0;
-    loop {
-        match byte(at)? {
-            b'{' => depth += 1,
-            b'}' if depth == 0 => return Some(at),
-            b'}' => depth -= 1,
-            quote @ (b'"' | b'\'') => {
-                // r"…" has no escapes; the r may follow a b and be of either case, but must not end a longer name.
-                let word_start =
-                    inside.get(..at)?.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |i| {
-                        i + inside.get(i..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8)
-                    });
-                let raw = matches!(
-                    inside.get(word_start..at)?,
-                    "r" | "R" | "br" | "bR" | "Br" | "BR" | "rb" | "rB" | "Rb" | "RB"
-                );
-                let triple = byte(at + 1) == Some(quote) && byte(at + 2) == Some(quote);
-                at += if triple { 3 } else { 1 };
-                loop {
-                    match byte(at)? {
-                        b'\\' if !raw => at += 2,
-                        b if b == quote && !triple => break,
-                        b if b == quote && byte(at + 1) == Some(quote) && byte(at + 2) == Some(quote) => {
-                            at += 2;
-                            break;
-                        }
-                        _ => at += 1,
-                    }
-                }
-            }
-            b'/' if byte(at + 1) == Some(b'/') => {
-                while byte(at)? != b'\n' {
-                    at += 1;
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
+/// Where the `${` stands that is not closed: everything before it is whole.
+fn unclosed(text: &str) -> usize {
+    text.match_indices("${")
+        .map(|(at, _)| at)
+        .filter(|at| {
+            text.get(..*at)
+                .is_some_and(|before| !before.ends_with('$') && split_expressions(before).is_some())
+        })
+        .last()
+        .unwrap_or_default()
 }
 
 impl fmt::Debug for Template {

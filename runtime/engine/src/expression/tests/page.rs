@@ -53,6 +53,7 @@ fn the_page_is_true() {
     for function in super::super::functions::FUNCTIONS {
         assert!(page.contains(function.name), "`{}` is not in the page", function.name);
     }
+    assert!(page.contains(&format!("| {} million |", MAX_STEPS / 1_000_000)));
     for limit in [MAX_TEXT_BYTES / 1024, MAX_NESTING, MAX_COMPREHENSION_NESTING, MAX_RENDERED_BYTES / 1024] {
         assert!(page.contains(&format!("| {limit} ")), "the limit {limit} is not in the page");
     }
