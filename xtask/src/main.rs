@@ -1,7 +1,14 @@
-//! The project tasks.
-mod plugins;
+//! The project tasks: `cargo xtask <task>`. A task is a module and a line of each match here.
 
-use std::path::{Path, PathBuf};
+mod binary;
+mod demo;
+mod plugins;
+mod wait;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Starts the flows, sends real input through them, and shows what came out where.
+    Demo(demo::Arguments),
     /// Builds the first-party plugins into `plugins/*.wasm`.
     Plugins(plugins::Arguments),
 }
@@ -23,6 +32,12 @@ fn main() -> anyhow::Result<()> {
     let root: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default();
     match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&root, arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
     }
+}
+
+/// The cargo that runs this task.
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

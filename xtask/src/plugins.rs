@@ -10,7 +10,6 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -18,6 +17,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo;
 
 /// Forces a route, like `--route`: `wasip2` or `debian`.
 const ROUTE_VARIABLE: &str = "GRISTMILL_PLUGIN_ROUTE";
@@ -239,11 +240,6 @@ impl Workspace {
         let package = name(package).with_context(|| format!("{} has no name", manifest.display()))?;
         Ok(Guest { package, library: library.replace('-', "_") })
     }
-}
-
-/// The cargo that runs this task.
-fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 // === toolchains ===
