@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use gristmill_core::{
     ErrorClass, Failure,
     adapter::{CheckedSink, Checker, SinkUse},
-    config::{Mistake, Node, parse},
+    config::{Mistake, Node, Piece, parse, split_expressions},
     sink::{Sink, SinkContext, SinkSpec},
 };
 
@@ -96,7 +96,10 @@ fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checke
             }
         };
     }
-    if !config.subdirectories && outside_expressions(name).contains('/') {
+    // An early hint; the rendered name is checked for each message. What is wrong with an expression, the engine says.
+    let pieces = split_expressions(name).unwrap_or_default();
+    let slash = pieces.iter().any(|piece| matches!(piece, Piece::Literal(text) if text.contains('/')));
+    if !config.subdirectories && slash {
         checker.mistake(
             "invalid_value",
             at,
@@ -106,16 +109,6 @@ fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checke
     }
     let slot = checker.template(at, name);
     Some(Naming::Rendered { slot, subdirectories: config.subdirectories })
-}
-
-/// The text without what stands in `${…}`. Only for an early hint: the rendered name is checked for each message.
-fn outside_expressions(text: &str) -> String {
-    let mut parts = text.split("${");
-    let mut outside = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        outside.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
-    }
-    outside
 }
 
 #[async_trait]
