@@ -8,6 +8,7 @@ mod wait;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
@@ -28,12 +29,19 @@ enum Task {
     Plugins(plugins::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let root: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default();
-    match Arguments::parse().task {
+    let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&root, arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("\nerror: {problem:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -18,10 +18,12 @@ pub(super) fn ready(admin: &Admin, query: Option<&str>) -> Response<Full<Bytes>>
         .filter(|status| only.is_none_or(|only| status.flow.as_deref() == Some(only)))
         .collect();
     let draining = admin.draining.is_cancelled();
+    // Before the first load there are no flows, and none that is down.
+    let loading = !admin.loaded.is_cancelled();
     let is_ready = |status: &FlowStatus| matches!(status.state, FlowState::Running | FlowState::Finished);
-    let unknown = only.is_some() && flows.is_empty();
-    let ready = !draining && !unknown && flows.iter().all(is_ready);
-    let body = json!({ "ready": ready, "draining": draining, "flows": flows });
+    let unknown = !loading && only.is_some() && flows.is_empty();
+    let ready = !loading && !draining && !unknown && flows.iter().all(is_ready);
+    let body = json!({ "ready": ready, "loading": loading, "draining": draining, "flows": flows });
     let status = match (ready, unknown) {
         (true, _) => StatusCode::OK,
         (false, true) => StatusCode::NOT_FOUND,

@@ -26,6 +26,8 @@ const MAX_CONNECTIONS: usize = 64;
 pub(crate) struct Admin {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) metrics: Metrics,
+    /// Set once the flows that were there at the start have been loaded, or refused.
+    pub(crate) loaded: CancellationToken,
     /// Set once the runtime has begun to shut down.
     pub(crate) draining: CancellationToken,
 }

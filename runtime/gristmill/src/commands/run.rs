@@ -66,8 +66,12 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
         clock: Arc::new(SystemClock),
         state_dir: settings.state.join("flows"),
     }));
-    let admin =
-        Arc::new(Admin { runtime: Arc::clone(&runtime), metrics, draining: CancellationToken::new() });
+    let admin = Arc::new(Admin {
+        runtime: Arc::clone(&runtime),
+        metrics,
+        loaded: CancellationToken::new(),
+        draining: CancellationToken::new(),
+    });
     let watcher = Watcher::start(&settings);
     let mut server = Server { arguments, settings, log, runtime, admin, listener: None, watcher };
     if let Some(address) = server.settings.admin {
@@ -80,6 +84,7 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
         tracing::warn!("there are no flows in {dir} yet; `gristmill new flow hello` writes one");
     }
     tell(&server.runtime.apply(files).await);
+    server.admin.loaded.cancel();
     server.run(&mut signals).await
 }
 
