@@ -8,18 +8,30 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Builds `gristmill` in the development profile and tells where it is. Cargo shows what it does on stderr.
+/// Builds `gristmill` alone, in the development profile.
 pub(crate) fn gristmill(root: &Path) -> Result<PathBuf> {
+    build(root, &["build", "--package", "gristmill", "--bin", "gristmill"])
+}
+
+/// Builds with these arguments of cargo, and tells where they have put `gristmill`. Cargo shows what it does on stderr.
+pub(crate) fn build(root: &Path, arguments: &[&str]) -> Result<PathBuf> {
     let output = Command::new(crate::cargo())
-        .args(["build", "--package", "gristmill", "--bin", "gristmill"])
+        .args(arguments)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    ensure!(output.status.success(), "the runtime does not compile, see above");
+    ensure!(output.status.success(), "`cargo {}` failed, see above", arguments.join(" "));
     let executable = |line: &[u8]| {
         let message: Value = serde_json::from_slice(line).ok()?;
+        let is = |pointer: &str, wanted: &str| {
+            message.pointer(pointer)?.as_str().filter(|is| *is == wanted).map(drop)
+        };
+        is("/target/name", "gristmill")?;
+        is("/target/kind/0", "bin")?;
+        // The same target is built once more as the tests that are in it.
+        message.pointer("/profile/test")?.as_bool().filter(|test| !test)?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     };
     let built = output.stdout.split(|byte| *byte == b'\n').find_map(executable);

@@ -3,6 +3,7 @@
 mod binary;
 mod demo;
 mod plugins;
+mod test;
 mod wait;
 
 use std::{
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Builds the first-party plugins into `plugins/*.wasm`.
     Plugins(plugins::Arguments),
+    /// Checks everything: format, lints, unit tests, contract suites, end-to-end tests, the demo.
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&root, arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
+        Task::Test(arguments) => test::run(&root, arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

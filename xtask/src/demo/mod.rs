@@ -50,7 +50,6 @@ pub(crate) struct Arguments {
 
 /// Runs `cargo xtask demo`.
 pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
-    let stopped = Arc::new(AtomicBool::new(false));
     println!(
         "This demo builds Gristmill and its plugins, starts the flows of flows/ on a copy in {FOLDER}/, sends GitHub webhooks, \
          XML orders and JSON lines through them, and checks what comes out. Nothing is written outside the build folder, \
@@ -69,24 +68,49 @@ pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
     let binary = binary::gristmill(root)?;
     println!("   {}  ({:.0} s)\n", shown(root, &binary), started.elapsed().as_secs_f64());
 
-    // Only now: until here an interrupt ends the demo at once.
+    let stories = story::read_all(&root.join("flows"))?;
+    let (place, mut mill) = start(root, &binary)?;
+    show_and_check(root, &place, &mut mill, &stories)?;
+    let webhook = heartbeat(root, &place, &stories)?;
+    if arguments.once {
+        return finish(&place, mill, &webhook);
+    }
+    let stopped = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stopped)).context("cannot listen for signals")?;
     }
-    let started = Instant::now();
+    instructions(&place);
+    watch(&mut mill, &webhook, &stopped)?;
+    println!("\nStopping: the runtime finishes what it has accepted.");
+    mill.stop()
+}
+
+/// The demo with `--once`, of a binary and plugins that are built already.
+pub(crate) fn play_once(root: &Path, binary: &Path) -> Result<()> {
     let stories = story::read_all(&root.join("flows"))?;
+    let (place, mut mill) = start(root, binary)?;
+    show_and_check(root, &place, &mut mill, &stories)?;
+    let webhook = heartbeat(root, &place, &stories)?;
+    finish(&place, mill, &webhook)
+}
+
+fn start(root: &Path, binary: &Path) -> Result<(Place, Mill)> {
+    let started = Instant::now();
     let place = Place::prepare(root, &root.join(FOLDER))?;
     println!("3. The flows, started with `gristmill run --admin {}` in {FOLDER}/:", place.admin());
-    let mut mill = Mill::start(&binary, &place)?;
+    let mill = Mill::start(binary, &place)?;
     for flow in mill.flows()? {
         let (name, version) = (flow.flow.unwrap_or_default(), flow.version.unwrap_or_default());
         println!("   {name:<16} version {version}");
     }
     println!("   ({:.1} s)\n", started.elapsed().as_secs_f64());
+    Ok((place, mill))
+}
 
+fn show_and_check(root: &Path, place: &Place, mill: &mut Mill, stories: &[Story]) -> Result<()> {
     let started = Instant::now();
-    let played = play::play(root, &place, &mut mill, &stories)?;
-    let came_out = play::check(&place, &stories)?;
+    let played = play::play(root, place, mill, stories)?;
+    let came_out = play::check(place, stories)?;
     println!("4. What went in, as flows/<name>.test.yaml says:");
     show_played(&played);
     println!("\n5. What came out where, in {FOLDER}/:");
@@ -95,19 +119,15 @@ pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
         + came_out.iter().map(|one| one.problems.len()).sum::<usize>();
     ensure!(wrong == 0, "{wrong} things did not come out right; they are marked WRONG above");
     println!("   all as expected  ({:.1} s)\n", started.elapsed().as_secs_f64());
+    Ok(())
+}
 
-    let webhook = heartbeat(root, &place, &stories)?;
-    if arguments.once {
-        println!("6. A flow and a plugin are replaced while webhooks come in without a pause:");
-        reload::demonstrate(&place, &mut mill, &webhook)?;
-        mill.stop()?;
-        println!("\nEverything came out right; the runtime has finished what it had accepted and stopped.");
-        return Ok(());
-    }
-    instructions(&place);
-    watch(&mut mill, &webhook, &stopped)?;
-    println!("\nStopping: the runtime finishes what it has accepted.");
-    mill.stop()
+fn finish(place: &Place, mut mill: Mill, webhook: &http::Prepared) -> Result<()> {
+    println!("6. A flow and a plugin are replaced while webhooks come in without a pause:");
+    reload::demonstrate(place, &mut mill, webhook)?;
+    mill.stop()?;
+    println!("\nEverything came out right; the runtime has finished what it had accepted and stopped.");
+    Ok(())
 }
 
 fn heartbeat(root: &Path, place: &Place, stories: &[Story]) -> Result<http::Prepared> {

@@ -2,7 +2,6 @@
 //! gave it.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::Path,
     sync::{
@@ -48,8 +47,8 @@ pub(crate) struct Told {
 /// What the senders saw.
 #[derive(Debug, Default)]
 struct Seen {
-    /// By version: its greeting, and how many answers it gave.
-    versions: BTreeMap<String, (String, usize)>,
+    /// The versions in the order of their first answers: each with its greeting and the number of its answers.
+    versions: Vec<(String, String, usize)>,
     /// The version of the newest answer.
     newest: Option<String>,
     problems: Vec<String>,
@@ -71,8 +70,8 @@ pub(crate) fn demonstrate(place: &Place, mill: &mut Mill, webhook: &Prepared) ->
     })?;
     let elapsed = started.elapsed();
     let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let answers: usize = seen.versions.values().map(|(_, count)| count).sum();
-    for (version, (greeting, count)) in &seen.versions {
+    let answers: usize = seen.versions.iter().map(|(_, _, count)| count).sum();
+    for (version, greeting, count) in &seen.versions {
         println!("    version {version}  {count:>6} answers  \"{greeting}\"");
     }
     ensure!(seen.problems.is_empty(), "requests failed during the reload: {}", seen.problems.join("; "));
@@ -172,12 +171,18 @@ fn custom_section(name: &str, content: &[u8]) -> Result<Vec<u8>> {
 
 impl Seen {
     fn note(&mut self, told: Told) {
-        let known = self.versions.entry(told.version.clone()).or_insert_with(|| (told.greeting.clone(), 0));
-        known.1 += 1;
-        if known.0 != told.greeting {
-            let problem =
-                format!("version {} says both \"{}\" and \"{}\"", told.version, known.0, told.greeting);
-            self.problems.push(problem);
+        match self.versions.iter_mut().find(|(version, _, _)| *version == told.version) {
+            Some((_, greeting, count)) => {
+                *count += 1;
+                if *greeting != told.greeting {
+                    let problem = format!(
+                        "version {} says both \"{greeting}\" and \"{}\"",
+                        told.version, told.greeting
+                    );
+                    self.problems.push(problem);
+                }
+            }
+            None => self.versions.push((told.version.clone(), told.greeting, 1)),
         }
         self.newest = Some(told.version);
     }
