@@ -39,6 +39,10 @@ pub(crate) struct SourceConfig {
     /// Only takes requests whose body is signed with a shared secret; others get 401.
     #[serde(default)]
     pub(crate) signature: Option<SignatureConfig>,
+    /// Whether `authorization` and `cookie` become headers of the message. Left out they are dropped, because headers reach
+    /// dead letters and the sinks that forward them, where a sender's credentials have no place.
+    #[serde(default)]
+    pub(crate) keep_credentials: bool,
     /// The limits of the listener. Of several flows that share it, the largest value counts.
     #[serde(default)]
     pub(crate) listener: ListenerLimits,

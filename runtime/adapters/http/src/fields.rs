@@ -39,6 +39,11 @@ pub(crate) fn is_connection_field(name: &HeaderName) -> bool {
     ) || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
+/// Whether a field proves who the sender is (RFC 9110 section 11, RFC 6265). Proxy credentials never pass.
+pub(crate) fn is_credential(name: &HeaderName) -> bool {
+    matches!(*name, header::AUTHORIZATION | header::COOKIE)
+}
+
 /// What the `Connection` field of these headers names: fields that are hop-by-hop too, and words such as `close`.
 pub(crate) fn connection_options(headers: &HeaderMap) -> Vec<&str> {
     headers

@@ -214,7 +214,8 @@ fn stopped_at_once() -> ExitCode {
 /// Says what became of each file.
 fn tell(applied: &[Applied]) {
     for one in applied {
-        let flow = one.flow.as_deref().unwrap_or("?");
+        // A file from which no id could be read has none in the log either.
+        let flow = one.flow.as_deref();
         let version = one.version.as_deref().unwrap_or("none");
         let file = one.file.display();
         match one.result {

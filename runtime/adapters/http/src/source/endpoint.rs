@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) route: Arc<Route>,
     pub(crate) read_timeout: Duration,
     pub(crate) answer_timeout: Duration,
+    pub(crate) keep_credentials: bool,
     pub(crate) signature: Option<Signature>,
     pub(crate) context: EndpointContext,
 }

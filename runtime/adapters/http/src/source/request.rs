@@ -257,6 +257,7 @@ fn message_headers(
     for (name, value) in &head.headers {
         if fields::is_connection_field(name)
             || name.as_str().starts_with(fields::RESERVED_PREFIX)
+            || (fields::is_credential(name) && !settings.keep_credentials)
             || options.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()))
         {
             continue;

@@ -30,6 +30,7 @@ pub(crate) struct CheckedSource {
     pub(crate) route: Arc<Route>,
     pub(crate) read_timeout_ms: u64,
     pub(crate) answer_timeout_ms: u64,
+    pub(crate) keep_credentials: bool,
     pub(crate) signature: Option<Signature>,
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
         route: Arc::new(route),
         read_timeout_ms: config.read_timeout_ms,
         answer_timeout_ms: config.answer_timeout_ms,
+        keep_credentials: config.keep_credentials,
         signature: signature?,
     })
 }

@@ -33,6 +33,8 @@ async fn a_message_has_the_body_the_headers_and_what_the_request_was() {
             ("http-param-id", "forged"),
             ("http-remote-addr", "6.6.6.6"),
             ("http-other", "forged"),
+            ("authorization", "Bearer not-for-the-flow"),
+            ("cookie", "session=not-for-the-flow"),
         ];
         request("PUT", &url, &headers, "the body").await
     });
