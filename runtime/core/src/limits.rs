@@ -31,7 +31,7 @@ pub struct FlowLimits {
     /// The most bytes that names and values of all headers of a message may have together.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub header_bytes: usize,
-    /// The most messages that one step may make of one message.
+    /// The most messages that may be made of one delivery, over all its steps.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub fan_out: usize,
     /// How long a released delivery waits before the source offers it again, in milliseconds.

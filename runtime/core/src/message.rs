@@ -18,9 +18,10 @@ pub const MAX_HEADER_NAME_BYTES: usize = 256;
 pub struct MessageId(Arc<str>);
 
 /// Headers in order, string to string. Names are lower-case; a name may occur more than once. Cloning is one
-/// reference count; the first change to a shared list copies it.
+/// reference count; the first change to a shared list copies the list but not its texts, so that many children of one message
+/// do not multiply its headers.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Headers(Arc<Vec<(Box<str>, Box<str>)>>);
+pub struct Headers(Arc<Vec<(Arc<str>, Arc<str>)>>);
 
 /// Headers and a body on their way through a flow.
 #[derive(Clone)]
@@ -118,7 +119,7 @@ impl Headers {
     pub fn append(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let name = normalise(name);
         check_header(&name, value)?;
-        Arc::make_mut(&mut self.0).push((name, value.into()));
+        Arc::make_mut(&mut self.0).push((name.into(), value.into()));
         Ok(())
     }
 
@@ -130,9 +131,9 @@ impl Headers {
         let name = normalise(name);
         check_header(&name, value)?;
         let list = Arc::make_mut(&mut self.0);
-        let mut value = Some(Box::<str>::from(value));
+        let mut value = Some(Arc::<str>::from(value));
         list.retain_mut(|(n, v)| {
-            if *n != name {
+            if **n != *name {
                 return true;
             }
             match value.take() {
@@ -144,7 +145,7 @@ impl Headers {
             }
         });
         if let Some(value) = value {
-            list.push((name, value));
+            list.push((name.into(), value));
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ impl Headers {
     pub fn remove(&mut self, name: &str) {
         let name = normalise(name);
         if self.get(&name).is_some() {
-            Arc::make_mut(&mut self.0).retain(|(n, _)| *n != name);
+            Arc::make_mut(&mut self.0).retain(|(n, _)| **n != *name);
         }
     }
 }

@@ -29,6 +29,7 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Mistakes> {
 
 struct Reader<'t> {
     file: Arc<str>,
+    text: &'t str,
     /// Byte offset of each character, and of the end: the parser counts characters.
     offsets: Vec<usize>,
     events: Parser<'t, StrInput<'t>>,
@@ -38,7 +39,13 @@ struct Reader<'t> {
 impl<'t> Reader<'t> {
     fn new(file: &str, text: &'t str) -> Self {
         let offsets = text.char_indices().map(|(i, _)| i).chain([text.len()]).collect();
-        Self { file: file.into(), offsets, events: Parser::new_from_str(text), mistakes: Mistakes::new() }
+        Self {
+            file: file.into(),
+            text,
+            offsets,
+            events: Parser::new_from_str(text),
+            mistakes: Mistakes::new(),
+        }
     }
 
     fn document(&mut self) -> Option<Node> {
@@ -74,7 +81,12 @@ impl<'t> Reader<'t> {
                 let at = *error.marker();
                 let span = self.span(&YamlSpan::empty(at));
                 let text = format!("this is not YAML: {}", error.info());
-                self.mistakes.push(Mistake::new("yaml_syntax", &span, text));
+                let mend = if error.info().contains("tab") {
+                    "indent with spaces"
+                } else {
+                    "look above it, too: a bracket, a quote or an indentation that does not fit is often there"
+                };
+                self.mistakes.push(Mistake::new("yaml_syntax", &span, text).mend(mend));
                 None
             }
         }
@@ -90,7 +102,8 @@ impl<'t> Reader<'t> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_anchor(anchor, &start);
-                Some(Node::new(self.scalar(text, style, tag.as_ref(), &start), start))
+                let place = self.quoted(style, start);
+                Some(Node::new(self.scalar(text, style, tag.as_ref(), &place), place))
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_anchor(anchor, &start);
@@ -163,11 +176,9 @@ impl<'t> Reader<'t> {
             Some(Scalar::FloatingPoint(f)) => Value::Float(f.into_inner()),
             Some(Scalar::String(s)) => Value::String(s.into_owned()),
             None => {
-                self.mistakes.push(Mistake::new(
-                    "yaml_tag",
-                    span,
-                    "this value is not of the type that its tag says",
-                ));
+                let mistake =
+                    Mistake::new("yaml_tag", span, "this value is not of the type that its tag says");
+                self.mistakes.push(mistake.mend("remove the tag"));
                 Value::Null
             }
         }
@@ -201,6 +212,27 @@ impl<'t> Reader<'t> {
             start: offset(span.start.index()),
             end: offset(span.end.index()),
         }
+    }
+
+    /// The place of a scalar. What is in quotes ends with its closing quote; the parser counts what is blank behind it, too.
+    fn quoted(&self, style: ScalarStyle, place: Span) -> Span {
+        let quote = match style {
+            ScalarStyle::SingleQuoted => b'\'',
+            ScalarStyle::DoubleQuoted => b'"',
+            _ => return place,
+        };
+        let written = self.text.get(place.start..place.end).unwrap_or_default().as_bytes();
+        let mut at = 1;
+        while let Some(byte) = written.get(at) {
+            let doubled = *byte == quote && quote == b'\'' && written.get(at + 1) == Some(&quote);
+            match byte {
+                b'\\' if quote == b'"' => at += 2,
+                _ if doubled => at += 2,
+                byte if *byte == quote => return Span { end: place.start + at + 1, ..place },
+                _ => at += 1,
+            }
+        }
+        place
     }
 
     fn to(&self, start: Span, end: &YamlSpan) -> Span {
@@ -241,6 +273,23 @@ mod tests {
         let text = "flow: ä\nsource:\n  http: { port: 80, on: true }\n";
         assert_eq!(&text[port.span.start..port.span.end], "80");
         assert!(node.at(["source", "http", "on"]).value == Value::Bool(true));
+    }
+
+    #[test]
+    fn what_is_in_quotes_ends_with_its_quote() {
+        let text =
+            "a: \"x \\\" y\"   # \"comment\"\nb: 'it''s' \nc: { d: \"e\" , f: 'g' }\nh: plain  # comment\n";
+        let node = parse("f.yaml", text).unwrap();
+        for (path, written) in [
+            (&["a"][..], "\"x \\\" y\""),
+            (&["b"], "'it''s'"),
+            (&["c", "d"], "\"e\""),
+            (&["c", "f"], "'g'"),
+            (&["h"], "plain"),
+        ] {
+            let span = &node.at(path.iter().copied()).span;
+            assert_eq!(&text[span.start..span.end], written);
+        }
     }
 
     #[test]

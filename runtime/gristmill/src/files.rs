@@ -37,6 +37,10 @@ pub(crate) fn flow_files(dir: &Path) -> Result<Vec<FlowFile>, String> {
     Ok(paths.into_iter().map(flow_file).collect())
 }
 
+fn not_gone(error: std::io::Error) -> bool {
+    error.kind() != std::io::ErrorKind::NotFound
+}
+
 /// One flow file.
 pub(crate) fn flow_file(path: PathBuf) -> FlowFile {
     let text = read_limited(&path, MAX_FLOW_FILE_BYTES).map(Into::into);
@@ -47,7 +51,9 @@ fn is_flow(path: &Path) -> bool {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
     let test = name.ends_with(".test.yaml") || name.ends_with(".test.yml");
-    yaml && !test && !name.starts_with('.') && path.is_file()
+    // What cannot be looked at for a moment (a network file system, a file that is being replaced) still is a flow: reading it
+    // says what is wrong, and the version that runs goes on. Only what is surely something else is passed over.
+    yaml && !test && !name.starts_with('.') && path.metadata().map_or_else(not_gone, |found| found.is_file())
 }
 
 /// A text file of at most `limit` bytes.

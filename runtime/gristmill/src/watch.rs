@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 
 use crate::settings::Settings;
 
+/// How many debounce times a reload is put off at the most.
+const MAX_DEBOUNCES: usize = 20;
+
 /// Watches the folders of flows and plugins and the configuration file.
 pub(crate) struct Watcher {
     /// Kept, because dropping it ends the notices.
@@ -68,7 +71,8 @@ impl Watcher {
             if now == self.seen {
                 continue;
             }
-            loop {
+            // A file that never rests must not put every reload off.
+            for _ in 0..MAX_DEBOUNCES {
                 tokio::time::sleep(self.debounce).await;
                 let later = self.look();
                 if later == now {

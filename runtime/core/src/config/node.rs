@@ -176,7 +176,9 @@ impl Node {
             Value::Int(_) => "a whole number",
             Value::Float(_) => "a number",
             Value::String(_) => "text",
+            Value::List(ref items) if items.is_empty() => "an empty list",
             Value::List(_) => "a list",
+            Value::Map(ref entries) if entries.is_empty() => "an empty map",
             Value::Map(_) => "a map",
         }
     }

@@ -14,6 +14,9 @@ use super::{
     suggest::nearest,
 };
 
+/// How deep alternatives within alternatives are looked through for words. Schemas of plugins may refer to themselves.
+const MAX_ALTERNATIVES_DEPTH: usize = 3;
+
 /// A JSON Schema (draft 2020-12).
 pub type Schema = Json;
 
@@ -102,10 +105,34 @@ fn report(error: &ValidationError<'_>, schema: &Schema, node: &Node, mistakes: &
             let mistake = Mistake::new("missing_key", &at.span, format!("`{property}` is missing"));
             mistakes.push(mistake.mend(format!("add `{property}:`")));
         }
-        ValidationErrorKind::AnyOf { context }
-        | ValidationErrorKind::OneOfNotValid { context }
+        ValidationErrorKind::FalseSchema => {
+            // What a map without any known key says of a key; the library gives the place of the map and the value.
+            let refused = at.entries().iter().find(|entry| entry.value.to_json() == **error.instance());
+            mistakes.push(match refused {
+                Some(entry) => unknown_key(at, &entry.key, &[]),
+                None => {
+                    Mistake::new("invalid_value", &at.span, "nothing can be written here").mend("remove it")
+                }
+            });
+        }
+        ValidationErrorKind::AnyOf { context } => {
+            let words = alternatives(schema, &error.schema_path().to_string());
+            report_alternatives(context, &words, schema, at, node, mistakes);
+        }
+        ValidationErrorKind::OneOfNotValid { context }
         | ValidationErrorKind::OneOfMultipleValid { context } => {
-            report_alternatives(context, schema, at, node, mistakes);
+            let words = alternatives(schema, &error.schema_path().to_string());
+            let given: Vec<&str> =
+                at.entries().iter().map(|e| e.key.as_str()).filter(|k| words.contains(k)).collect();
+            match given.as_slice() {
+                [_, second, ..] => {
+                    let span =
+                        at.entries().iter().find(|e| e.key == *second).map_or(&at.span, |e| &e.key_span);
+                    let text = format!("only one of {} can be written here", listed(&given));
+                    mistakes.push(Mistake::new("wrong_shape", span, text).mend("keep one of them"));
+                }
+                _ => report_alternatives(context, &words, schema, at, node, mistakes),
+            }
         }
         ValidationErrorKind::Enum { options } => {
             let options: Vec<&str> =
@@ -117,81 +144,117 @@ fn report(error: &ValidationError<'_>, schema: &Schema, node: &Node, mistakes: &
         }
         ValidationErrorKind::Type { kind } => {
             let text = format!("this is {}, not {}", at.kind(), type_names(kind));
-            mistakes.push(Mistake::new("wrong_type", &at.span, text));
+            mistakes.push(Mistake::new("wrong_type", &at.span, text).mend(type_mend(at, kind)));
         }
-        _ => mistakes.push(Mistake::new("invalid_value", &at.span, redact(at, error.to_string()))),
+        kind => {
+            let mistake = Mistake::new("invalid_value", &at.span, redact(at, error.to_string()));
+            mistakes.push(match kind {
+                ValidationErrorKind::Minimum { limit } => mistake.mend(format!("write {limit} or more")),
+                ValidationErrorKind::Maximum { limit } => mistake.mend(format!("write {limit} or less")),
+                ValidationErrorKind::MinItems { limit } => mistake.mend(format!("write at least {limit}")),
+                ValidationErrorKind::MaxItems { limit } => mistake.mend(format!("write at most {limit}")),
+                _ => mistake,
+            });
+        }
     }
 }
 
 /// None of several alternatives fits: speak of the one that came nearest, which is the one that failed deepest inside.
 fn report_alternatives(
     context: &[Vec<ValidationError<'static>>],
+    words: &[&str],
     schema: &Schema,
     at: &Node,
     node: &Node,
     mistakes: &mut Mistakes,
 ) {
-    let depth_of = |errors: &[ValidationError<'_>]| {
-        errors.iter().map(|e| pointer_parts(&e.instance_path().to_string()).len()).max().unwrap_or(0)
-    };
+    let depth = |e: &ValidationError<'_>| pointer_parts(&e.instance_path().to_string()).len();
+    let depth_of = |errors: &[ValidationError<'_>]| errors.iter().map(depth).max().unwrap_or(0);
+    let here = context.iter().flatten().map(depth).min().unwrap_or(0);
     let is_other_type = |errors: &[ValidationError<'_>]| {
-        errors.iter().any(|e| {
-            matches!(e.kind(), ValidationErrorKind::Type { .. }) && e.instance_path().to_string().is_empty()
-        }) || errors.iter().all(|e| matches!(e.kind(), ValidationErrorKind::Type { .. }))
+        errors.iter().any(|e| matches!(e.kind(), ValidationErrorKind::Type { .. }) && depth(e) == here)
     };
     let shallowest = context.iter().map(|e| depth_of(e)).min().unwrap_or(0);
     let candidates: Vec<_> = context.iter().filter(|errors| !is_other_type(errors)).collect();
     let best = candidates.iter().max_by_key(|errors| (depth_of(errors), std::cmp::Reverse(errors.len())));
-    let words: Vec<String> =
-        context.iter().flat_map(|errors| errors.iter().filter_map(alternative_word)).collect();
     match best {
         Some(errors) if depth_of(errors) > shallowest || candidates.len() == 1 || words.is_empty() => {
             for error in errors.iter() {
                 report(error, schema, node, mistakes);
             }
         }
-        Some(_) => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            match &at.value {
-                Value::Map(entries) => {
-                    let wrong = entries.iter().find(|e| !words.contains(&e.key.as_str()));
-                    match wrong {
-                        Some(entry) => mistakes.push(unknown_key(at, &entry.key, &words)),
-                        None => mistakes.push(
-                            Mistake::new(
-                                "wrong_shape",
-                                &at.span,
-                                "exactly one of the alternatives is wanted here",
-                            )
-                            .mend(format!("keep one of {}", listed(&words))),
-                        ),
-                    }
+        Some(_) => match &at.value {
+            Value::Map(entries) => {
+                let wrong = entries.iter().find(|e| !words.contains(&e.key.as_str()));
+                match wrong {
+                    Some(entry) => mistakes.push(unknown_key(at, &entry.key, words)),
+                    None => mistakes.push(
+                        Mistake::new(
+                            "wrong_shape",
+                            &at.span,
+                            "exactly one of the alternatives is wanted here",
+                        )
+                        .mend(format!("write one of {}", listed(words))),
+                    ),
                 }
-                _ => mistakes.push(not_one_of(at, &words)),
             }
-        }
+            _ => mistakes.push(not_one_of(at, words)),
+        },
         None => {
-            let wanted: Vec<String> = context
-                .iter()
-                .flatten()
-                .filter_map(|e| match e.kind() {
-                    ValidationErrorKind::Type { kind } => Some(type_names(kind)),
-                    _ => None,
-                })
-                .filter(|name| name != "nothing")
+            let kinds = context.iter().flatten().filter_map(|e| match e.kind() {
+                ValidationErrorKind::Type { kind } => Some(kind),
+                _ => None,
+            });
+            let mut wanted: Vec<(String, String)> = kinds
+                .map(|kind| (type_names(kind), type_mend(at, kind)))
+                .filter(|(name, _)| name != "nothing")
                 .collect();
-            let text = format!("this is {}, not {}", at.kind(), wanted.join(" or "));
-            mistakes.push(Mistake::new("wrong_type", &at.span, text));
+            wanted.dedup();
+            let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+            let text = format!("this is {}, not {}", at.kind(), names.join(" or "));
+            let mistake = Mistake::new("wrong_type", &at.span, text);
+            mistakes.push(match (words, wanted.first()) {
+                ([], Some((_, mend))) => mistake.mend(mend.clone()),
+                ([], None) => mistake,
+                (words, _) => mistake.mend(format!("write one of {}", listed(words))),
+            });
         }
     }
 }
 
-/// The word by which an alternative is chosen: the key it requires, or the text it is.
-fn alternative_word(error: &ValidationError<'_>) -> Option<String> {
-    match error.kind() {
-        ValidationErrorKind::Required { property } => property.as_str().map(str::to_owned),
-        ValidationErrorKind::Constant { expected_value } => expected_value.as_str().map(str::to_owned),
-        _ => None,
+/// The words by which the alternatives at a place of the schema are chosen: the key that each requires, or the texts that
+/// it is.
+fn alternatives<'s>(schema: &'s Schema, schema_path: &str) -> Vec<&'s str> {
+    let (mut texts, mut keys) = (Vec::new(), Vec::new());
+    if let Some(all) = schema_at(schema, &pointer_parts(schema_path)).and_then(Json::as_array) {
+        collect_words(schema, all, &mut texts, &mut keys, MAX_ALTERNATIVES_DEPTH);
+    }
+    // A single map beside `null` is no choice between keys.
+    if keys.len() > 1 {
+        texts.extend(keys);
+    }
+    texts
+}
+
+fn collect_words<'s>(
+    schema: &'s Schema,
+    all: &'s [Json],
+    texts: &mut Vec<&'s str>,
+    keys: &mut Vec<&'s str>,
+    depth: usize,
+) {
+    for alternative in all {
+        let reference = alternative.get("$ref").and_then(Json::as_str);
+        let resolved = reference.and_then(|r| schema.pointer(r.trim_start_matches('#')));
+        let alternative = resolved.unwrap_or(alternative);
+        let list = |key: &str| alternative.get(key).and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+        texts.extend(alternative.get("const").and_then(Json::as_str));
+        texts.extend(list("enum").iter().filter_map(Json::as_str));
+        keys.extend(list("required").first().and_then(Json::as_str));
+        if depth > 0 {
+            collect_words(schema, list("oneOf"), texts, keys, depth - 1);
+            collect_words(schema, list("anyOf"), texts, keys, depth - 1);
+        }
     }
 }
 
@@ -245,23 +308,48 @@ fn has_substituted(node: &Node) -> bool {
 fn known_keys<'s>(schema: &'s Schema, schema_path: &str) -> Vec<&'s str> {
     let mut parts = pointer_parts(schema_path);
     parts.pop();
-    let mut here = schema;
-    for part in &parts {
-        let next = if part == "$ref" {
+    let properties = schema_at(schema, &parts).and_then(|s| s.get("properties")).and_then(Json::as_object);
+    properties.map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default()
+}
+
+/// The part of the schema at a path that an error gives, which goes through references.
+fn schema_at<'s>(schema: &'s Schema, path: &[String]) -> Option<&'s Schema> {
+    path.iter().try_fold(schema, |here, part| {
+        if part == "$ref" {
             here.get("$ref").and_then(Json::as_str).and_then(|r| schema.pointer(r.trim_start_matches('#')))
         } else {
             match here {
                 Json::Array(items) => part.parse::<usize>().ok().and_then(|i| items.get(i)),
                 _ => here.get(part),
             }
-        };
-        match next {
-            Some(next) => here = next,
-            None => return Vec::new(),
         }
-    }
-    let properties = here.get("properties").and_then(Json::as_object);
-    properties.map(|p| p.keys().map(String::as_str).collect()).unwrap_or_default()
+    })
+}
+
+/// How to mend a value of another type.
+fn type_mend(at: &Node, kind: &TypeKind) -> String {
+    let wants = |wanted: JsonType| match kind {
+        TypeKind::Single(only) => *only == wanted,
+        TypeKind::Multiple(set) => set.iter().any(|one| one == wanted),
+    };
+    let wants_number = wants(JsonType::Number) || wants(JsonType::Integer);
+    let reads_as = |text: &str| match read_scalar(text) {
+        Some(Json::Bool(_)) => wants(JsonType::Boolean),
+        Some(Json::Number(n)) => wants(JsonType::Number) || wants(JsonType::Integer) && !n.is_f64(),
+        _ => false,
+    };
+    let mend = match &at.value {
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) if wants(JsonType::String) => "put it in quotes",
+        Value::String(text) if !at.substituted && reads_as(text) => "write it without quotes",
+        _ if wants(JsonType::Array) => "write a list: `[…]`, or lines that begin with `- `",
+        _ if wants(JsonType::Object) => "write keys with their values: `key: value`",
+        _ if wants(JsonType::String) => "write a text",
+        _ if wants(JsonType::Integer) => "write a whole number",
+        _ if wants_number => "write a number",
+        _ if wants(JsonType::Boolean) => "write `true` or `false`",
+        _ => "write nothing here",
+    };
+    mend.to_owned()
 }
 
 /// The JSON types in the words of [`Node::kind`].
@@ -355,11 +443,11 @@ mod tests {
     fn types_are_named_in_plain_words() {
         assert_eq!(
             mistakes_of(&json!({"port": "eighty"})),
-            ["wrong_type: this is text, not a whole number -> -"]
+            ["wrong_type: this is text, not a whole number -> write a whole number"]
         );
         assert_eq!(
             mistakes_of(&json!({"port": 1, "tls": 3})),
-            ["wrong_type: this is a whole number, not a map -> -"]
+            ["wrong_type: this is a whole number, not a map -> write keys with their values: `key: value`"]
         );
     }
 
@@ -374,6 +462,25 @@ mod tests {
                 &json!({"port": 1, "then": {"dead_letter": {"certificat": "x", "certificate": "y"}}})
             ),
             ["unknown_key: unknown key `certificat` -> did you mean `certificate`?"]
+        );
+    }
+
+    #[test]
+    fn a_choice_is_explained() {
+        assert_eq!(
+            mistakes_of(&json!({"port": 1, "then": {"release": {}, "dead_letter": {}}})),
+            ["wrong_shape: only one of `release`, `dead_letter` can be written here -> keep one of them"]
+        );
+        assert_eq!(
+            mistakes_of(&json!({"port": "1", "then": "release"})),
+            [
+                "wrong_type: this is text, not a whole number -> write it without quotes",
+                "wrong_type: this is text, not a map -> write one of `dead_letter`, `release`"
+            ]
+        );
+        assert_eq!(
+            mistakes_of(&json!({"port": 1, "tls": {"certificate": true}})),
+            ["wrong_type: this is true or false, not text -> put it in quotes"]
         );
     }
 

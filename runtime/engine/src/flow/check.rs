@@ -280,10 +280,14 @@ fn rejections_are_kept(
     if source.keeps_rejected() || discards {
         return;
     }
-    if !rules.iter().all(ErrorRule::keeps) || !rules.iter().any(ErrorRule::is_for_any) {
+    let covers = rules.iter().any(ErrorRule::is_for_any);
+    if !covers || !rules.iter().all(ErrorRule::keeps) {
         let text = format!("the source `{adapter}` cannot keep a rejected message, so one would be lost");
-        let mend =
-            "add `on_error: [{ match: [any], then: { dead_letter: … } }]`, or say `on_reject: discard`";
+        let mend = if covers {
+            "let the rules dead-letter, release or discard instead of `reject`, or say `on_reject: discard`"
+        } else {
+            "add `on_error: [{ match: [any], then: { dead_letter: … } }]`, or say `on_reject: discard`"
+        };
         mistakes.push(Mistake::new("rejected_is_lost", &node.at(["source"]).span, text).mend(mend));
     }
 }

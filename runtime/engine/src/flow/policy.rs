@@ -70,8 +70,10 @@ struct RetryConfig {
 enum ThenConfig {
     /// It is written, in an envelope that says what happened, to this sink. Counts as delivered; when it cannot be written,
     /// the delivery is released.
-    #[schemars(extend("x-sink" = true))]
-    DeadLetter(#[allow(dead_code, reason = "read from the node, which knows the place of each value")] Json),
+    DeadLetter(
+        #[allow(dead_code, reason = "read from the node, which knows the place of each value")]
+        DeadLetterConfig,
+    ),
     /// It is rejected: the source keeps it or tells its sender.
     Reject(Nothing),
     /// It is released: the source offers it again after `limits.release_delay_ms`.
@@ -79,6 +81,12 @@ enum ThenConfig {
     /// It is dropped, and counted. Counts as delivered.
     Discard(Nothing),
 }
+
+/// A sink: one key, the adapter's name; what stands under it is the adapter's.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("x-sink" = true))]
+struct DeadLetterConfig(Json);
 
 /// No settings.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -107,10 +107,12 @@ fn adopt(mut schema: Schema, name: &str) -> Schema {
                         }
                     }
                 }
-                if map.remove("x-branches").is_some() {
+                let has_branches = map.remove("x-branches").is_some();
+                map.values_mut().for_each(|value| walk(value, prefix));
+                // After the walk: this reference is to the whole, and stays as it is.
+                if has_branches {
                     map.insert("additionalProperties".into(), json!({ "$ref": "#/$defs/steps" }));
                 }
-                map.values_mut().for_each(|value| walk(value, prefix));
             }
             Json::Array(items) => items.iter_mut().for_each(|item| walk(item, prefix)),
             _ => {}

@@ -3,7 +3,17 @@
 //! The walk keeps its own stack of lists that are still to be done, so that a message that was split can go on from any depth
 //! as a child of its own. It recurses only where one message becomes several.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering as Atomic},
+    },
+    time::Instant,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use gristmill_core::{
@@ -30,7 +40,14 @@ pub(crate) struct Journey<'a> {
     pub(crate) original: &'a Message,
     /// The delivery's place in its lane, when order is kept.
     pub(crate) ticket: Option<&'a Ticket>,
+    /// How many messages were made of the delivery so far, over all its steps.
+    pub(crate) children: &'a AtomicUsize,
+    /// How many splits the message stands in.
+    pub(crate) splits: usize,
 }
+
+/// How many splits a message may stand in. Not a setting: each is a level of recursion.
+const MAX_SPLITS: usize = 32;
 
 /// A list of steps, and the next one to do.
 #[derive(Clone, Copy)]
@@ -106,9 +123,19 @@ async fn walk<'a>(
                     frames.push(Frame { steps, next: 0 });
                 }
             }
-            Next::Emit(children) => {
-                return emit(journey, &frames, children, acknowledgement, progress).await;
-            }
+            Next::Emit(mut children) => match (children.pop(), children.is_empty()) {
+                // One child needs no branch of its own.
+                (Some(only), true) => message = only,
+                (Some(last), false) => {
+                    children.push(last);
+                    let journey = Journey { splits: journey.splits + 1, ..journey };
+                    return emit(journey, &frames, children, acknowledgement, progress).await;
+                }
+                (None, _) => {
+                    acknowledgement.delivered();
+                    return Settlement::Delivered;
+                }
+            },
             Next::EnterAll(original, branches) => {
                 message = original;
                 for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
@@ -155,6 +182,22 @@ fn boxed_walk<'a>(
     Box::pin(walk(journey, frames, message, acknowledgement, progress))
 }
 
+/// Whether what a step made of one message keeps the limits of the delivery.
+fn within_fan_out(journey: Journey<'_>, next: &Next) -> Result<(), Failure> {
+    let Next::Emit(children) = next else { return Ok(()) };
+    let limit = journey.version.limits.fan_out;
+    let made = journey.children.fetch_add(children.len(), Atomic::Relaxed) + children.len();
+    if made > limit {
+        let text = format!("{made} messages of one are more than the limit of {limit} (limits.fan_out)");
+        return Err(Failure::new(ErrorClass::Limit, text));
+    }
+    if children.len() > 1 && journey.splits >= MAX_SPLITS {
+        let text = format!("a message stands in more than {MAX_SPLITS} splits");
+        return Err(Failure::new(ErrorClass::Limit, text));
+    }
+    Ok(())
+}
+
 /// Runs one step until it succeeds or its policy has no attempt left.
 async fn attempt<'a>(
     journey: Journey<'a>,
@@ -184,6 +227,7 @@ async fn attempt<'a>(
             None => running.await,
         };
         let result = result.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let result = result.and_then(|next| within_fan_out(journey, &next).map(|()| next));
         version.observer.step(node.index, &message, began.elapsed(), result.as_ref().err());
         let failure = match result {
             Ok(next) => {

@@ -572,7 +572,9 @@ async fn once(version: &Version, held: &Held) -> Outcome {
         // The receiver is a local of the task that waits below.
         let _gone = tell.send(outcome);
     });
-    let journey = Journey { version, original: &held.message, ticket: held.ticket.as_ref() };
+    let children = AtomicUsize::new(0);
+    let ticket = held.ticket.as_ref();
+    let journey = Journey { version, original: &held.message, ticket, children: &children, splits: 0 };
     let pass = async {
         if version.ordering.strict
             && let Some(ticket) = journey.ticket

@@ -417,3 +417,31 @@ async fn children_hold_the_step_for_the_next_message_until_the_last_of_them() {
     all_delivered(offered).await;
     assert_eq!(mill.sink("out").bodies(), ["a", "b", "c"]);
 }
+
+/// On real threads and without time: who waits in a lane, or for room, and is not woken, would wait for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_one_is_left_asleep() {
+    for (order, lanes, in_flight) in
+        [("source", 1, 3), ("strict", 1, 8), ("source", 4, 64), ("strict", 4, 64)]
+    {
+        let mill = Mill::new();
+        mill.source().keep_order();
+        mill.run(&format!(
+            "order: {order}
+parallel: {{ by: message.text, lanes: {lanes} }}
+limits: {{ in_flight: {in_flight} }}
+steps: [{{ choice: [{{ otherwise: [{{ send: {{ scripted: {{ name: first }} }} }}] }}] }}, {{ send: {{ scripted: {{ name: out }} }} }}]
+"
+        ))
+        .await;
+        all_delivered(offer_all(&mill, (0..2_000).map(|n| (n % 7).to_string()))).await;
+        if lanes == 1 {
+            assert_eq!(ids_in_order(&mill.sink("out")), (0..2_000).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// The numbers of the messages of a source.
+fn ids_in_order(sink: &ScriptedSink) -> Vec<usize> {
+    sink.sent().iter().map(|message| message.id().as_str().trim_start_matches('m').parse().unwrap()).collect()
+}

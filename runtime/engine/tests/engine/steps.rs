@@ -34,7 +34,7 @@ async fn transform_changes_the_message_that_the_host_holds() {
     let mill = with(Some(plugin), &format!("{before}{OUT}")).await;
     delivered(&mill.outcome("old").await);
     let sent = &mill.sink("out").sent()[0];
-    assert_eq!(sent.headers().iter().collect::<Vec<_>>(), [("a", "2"), ("c", "1")]);
+    assert_eq!(sent.headers().iter().collect::<Vec<_>>(), [("c", "1"), ("a", "2")]);
     assert_eq!(&sent.body()[..], b"new");
 }
 
@@ -103,7 +103,7 @@ async fn routed(otherwise: bool) -> Mill {
     });
     let branch = |name: &str| {
         format!(
-            "[{{ set: {{ headers: {{ in: {name} }} }} }}, {{ send: {{ scripted: {{ name: branches, text: '${{headers.in}}' }} }} }}]"
+            "[{{ set: {{ headers: {{ taken: {name} }} }} }}, {{ send: {{ scripted: {{ name: branches, text: '${{headers.taken}}' }} }} }}]"
         )
     };
     let mut steps = String::from("  - route:\n      plugin: p\n      branches:\n");

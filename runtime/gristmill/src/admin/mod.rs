@@ -19,6 +19,9 @@ use crate::telemetry::metrics::Metrics;
 /// How long a client may take to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a client may stay connected: one that does not read must not keep its place.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How many clients may be connected at once.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -79,7 +82,7 @@ async fn serve(listener: TcpListener, admin: Arc<Admin>, stop: CancellationToken
                 .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 // What goes wrong with a client's connection is the client's to see.
-                _closed = connection => {}
+                _closed = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => {}
                 () = stop.cancelled() => {}
             }
             drop(permit);

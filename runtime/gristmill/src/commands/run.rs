@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use gristmill_core::{SystemClock, observe::ReloadResult};
+use gristmill_engine::flow::FlowFile;
 use gristmill_engine::runtime::{Applied, DOWN_RETRY, Runtime, RuntimeParts};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -83,28 +84,29 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
         let dir = files::shown(&server.settings.flows);
         tracing::warn!("there are no flows in {dir} yet; `gristmill new flow hello` writes one");
     }
-    tell(&server.runtime.apply(files).await);
-    server.admin.loaded.cancel();
-    server.run(&mut signals).await
+    server.run(&mut signals, files).await
+}
+
+/// What there is to do between two waits.
+enum Turn {
+    /// Everything is looked at again.
+    Reload(&'static str),
+    /// What could not be started is tried again.
+    Retry,
+    /// The end.
+    Stop,
 }
 
 impl Server<'_> {
-    async fn run(&mut self, signals: &mut Signals) -> Result<ExitCode, Problem> {
-        loop {
-            let retry = async {
-                if self.runtime.wants_retry() {
-                    tokio::time::sleep(DOWN_RETRY).await;
-                } else {
-                    std::future::pending::<()>().await;
-                }
-            };
-            tokio::select! {
-                () = self.watcher.changed() => self.reload("files have changed").await,
-                _ = signals.hangup.recv() => self.reload("SIGHUP").await,
-                () = retry => self.apply(true).await,
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-            }
+    async fn run(&mut self, signals: &mut Signals, files: Vec<FlowFile>) -> Result<ExitCode, Problem> {
+        // Whatever is going on, a signal to stop is heard: a reload that hangs is left behind.
+        let loaded = tokio::select! {
+            () = self.load(files, false) => true,
+            () = signals.stop() => false,
+        };
+        if loaded {
+            self.admin.loaded.cancel();
+            self.serve(signals).await;
         }
         tracing::info!("stopping: no more messages are taken, those that were accepted are finished");
         self.admin.draining.cancel();
@@ -117,8 +119,40 @@ impl Server<'_> {
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            _ = signals.terminate.recv() => Ok(stopped_at_once()),
-            _ = signals.interrupt.recv() => Ok(stopped_at_once()),
+            () = signals.stop() => Ok(stopped_at_once()),
+        }
+    }
+
+    /// Until it is told to stop.
+    async fn serve(&mut self, signals: &mut Signals) {
+        loop {
+            let retry = async {
+                if self.runtime.wants_retry() {
+                    tokio::time::sleep(DOWN_RETRY).await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let turn = tokio::select! {
+                () = self.watcher.changed() => Turn::Reload("files have changed"),
+                _ = signals.hangup.recv() => Turn::Reload("SIGHUP"),
+                () = retry => Turn::Retry,
+                () = signals.stop() => Turn::Stop,
+            };
+            let work = async {
+                match turn {
+                    Turn::Reload(why) => self.reload(why).await,
+                    Turn::Retry => self.apply(true).await,
+                    Turn::Stop => {}
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = signals.stop() => return,
+            }
+            if matches!(turn, Turn::Stop) {
+                return;
+            }
         }
     }
 
@@ -181,19 +215,39 @@ impl Server<'_> {
 
     async fn apply(&mut self, quiet: bool) {
         match files::flow_files(&self.settings.flows) {
-            Ok(files) => {
-                let applied = self.runtime.apply(files).await;
-                // A retry that fails for the reason that is known already is not said again.
-                let news = |one: &Applied| !quiet || one.result == ReloadResult::Applied;
-                tell(&applied.into_iter().filter(news).collect::<Vec<_>>());
-            }
+            Ok(files) => self.load(files, quiet).await,
             // A folder that is gone for a moment (a deployment that swaps it) must not stop every flow.
             Err(problem) => tracing::error!("nothing was reloaded: {problem}"),
         }
     }
 }
 
+impl Server<'_> {
+    /// Makes what runs agree with these files, on a task of its own: a check that keeps a thread busy must not keep signals
+    /// from being heard.
+    async fn load(&self, files: Vec<FlowFile>, quiet: bool) {
+        let runtime = Arc::clone(&self.runtime);
+        let applied = tokio::spawn(async move { runtime.apply(files).await }).await;
+        match applied {
+            // A retry that fails for the reason that is known already is not said again.
+            Ok(applied) => {
+                let news = |one: &Applied| !quiet || one.result == ReloadResult::Applied;
+                tell(&applied.into_iter().filter(news).collect::<Vec<_>>());
+            }
+            Err(fault) => tracing::error!("the reload was given up by a fault of the runtime: {fault}"),
+        }
+    }
+}
+
 impl Signals {
+    /// SIGTERM or Ctrl-C.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     fn listen() -> Result<Self, String> {
         let listen = |kind| signal(kind).map_err(|e| format!("cannot listen for signals: {e}"));
         Ok(Self {
