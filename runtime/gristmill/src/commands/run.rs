@@ -137,7 +137,8 @@ impl Server<'_> {
                 () = self.watcher.changed() => Turn::Reload("files have changed"),
                 _ = signals.hangup.recv() => Turn::Reload("SIGHUP"),
                 () = retry => Turn::Retry,
-                () = signals.stop() => Turn::Stop,
+                _ = signals.terminate.recv() => Turn::Stop,
+                _ = signals.interrupt.recv() => Turn::Stop,
             };
             let work = async {
                 match turn {
