@@ -86,6 +86,7 @@ enum ThenConfig {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("x-sink" = true))]
+#[allow(dead_code, reason = "read from the node, which knows the place of each value")]
 struct DeadLetterConfig(Json);
 
 /// No settings.
