@@ -34,6 +34,9 @@ const NEW_GREETING: &str = "Ground while the mill turns";
 /// How many senders there are at once, each with a connection of its own that it keeps.
 const SENDERS: usize = 4;
 
+/// How many answers the last version gives before the senders stop.
+const MORE: usize = 200;
+
 /// How long a change may take until answers tell of it.
 const CHANGE: Duration = Duration::from_secs(120);
 
@@ -112,8 +115,14 @@ fn change(place: &Place, mill: &mut Mill, seen: &Mutex<Seen>) -> Result<()> {
     let mut wasm = fs::read(&plugin)?;
     wasm.extend(custom_section("demo", b"another build")?);
     save(&plugin, &wasm)?;
-    next_version(mill, seen, Some(&second))?;
-    Ok(())
+    let third = next_version(mill, seen, Some(&second))?;
+    wait::until("more answers of the newest version", CHANGE, || {
+        mill.check_alive()?;
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let count =
+            seen.versions.iter().find(|(version, _, _)| *version == third).map(|(_, _, count)| *count);
+        Ok(count.filter(|count| *count >= MORE || !seen.problems.is_empty()).map(drop))
+    })
 }
 
 /// Waits for an answer by another version than `old`.

@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_a_flow_as_it_is() {
+        let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+        let flow = read("flows/json-lines.yaml");
+        let (_, shown) = flow.split_once('\n').unwrap();
+        assert!(
+            read("README.md").contains(&format!("```yaml\n{shown}```\n")),
+            "the flow in README.md is another"
+        );
+    }
+
+    #[test]
     fn documents_are_compared_by_value_and_inclusion_goes_deep() {
         let document = json!({"a": {"b": 1, "c": [1, 2.0]}, "d": "x"});
         assert!(includes(&document, &json!({"a": {"b": 1.0}})));
