@@ -4,10 +4,10 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Seek, SeekFrom, Write},
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
-        fs::OpenOptionsExt,
+        fs::{FileExt, OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
 };
@@ -53,10 +53,68 @@ pub(crate) fn open_no_follow(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
 }
 
-/// Opens for appending, makes the file when it is missing, never follows a link.
+/// Opens for reading and appending, makes the file when it is missing, never follows a link; what is not a regular file is
+/// refused.
 pub(crate) fn append_no_follow(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    OpenOptions::new().append(true).create(true).custom_flags(flags.cast_signed()).open(path)
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .custom_flags(flags.cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+/// What [`cut_torn_tail`] came to, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// What is left: whole lines.
+    pub(crate) whole: u64,
+    /// What was cut off; usually nothing.
+    pub(crate) torn: u64,
+}
+
+/// Cuts off what stands after the last line break: the rest of a write that a crash interrupted, which was never confirmed.
+/// Before that it is added to the file that `keep` opens, for the file may have come from elsewhere.
+pub(crate) fn cut_torn_tail(file: &mut File, keep: impl FnOnce() -> io::Result<File>) -> io::Result<Cut> {
+    let length = file.metadata()?.len();
+    let whole = end_of_last_line(file, length)?;
+    if whole < length {
+        let mut kept = keep()?;
+        file.seek(SeekFrom::Start(whole))?;
+        io::copy(file, &mut kept)?;
+        kept.write_all(b"\n")?;
+        kept.sync_all()?;
+        file.set_len(whole)?;
+        file.sync_all()?;
+    }
+    Ok(Cut { whole, torn: length - whole })
+}
+
+/// The offset after the last line break; 0 when there is none.
+fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
+    // The usual case, without a large read.
+    let mut last = [0];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    if last == *b"\n" {
+        return Ok(length);
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let size = usize::try_from(end - start).map_err(io::Error::other)?;
+        let block = buffer.get_mut(..size).unwrap_or_default();
+        file.read_exact_at(block, start)?;
+        if let Some(at) = memchr::memrchr(b'\n', block) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// Replaces the content of a file in one step. Not synced: what is written so can be rebuilt.

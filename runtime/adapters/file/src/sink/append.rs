@@ -8,10 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fs::File,
     io::{self, Seek, SeekFrom, Write},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{FileExt, MetadataExt},
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -42,7 +39,7 @@ use super::{
 };
 use crate::{
     config::{Newline, Rotate},
-    fsys::with_suffix,
+    fsys::{self, with_suffix},
 };
 
 /// How many files one sink keeps open, when names are rendered for each message.
@@ -402,47 +399,22 @@ fn lock_file(file: &File) -> io::Result<()> {
     }
 }
 
-/// Cuts off what stands after the last line break: the rest of a write that a crash interrupted, which was never confirmed.
-/// It is kept in `<name>.torn`, for the file may have come from elsewhere. Gives the length that is left.
+/// Cuts off a half-written last line. Gives the length that is left.
 fn cut_torn_tail(file: &mut File, folder: &OwnedFd, name: &SafeName) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    let whole = end_of_last_line(file, length)?;
-    if whole == length {
-        return Ok(length);
-    }
     let torn = with_suffix(name.name.as_ref(), ".torn").to_string_lossy().into_owned();
-    let mut keep = folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)?;
-    file.seek(SeekFrom::Start(whole))?;
-    io::copy(file, &mut keep)?;
-    keep.write_all(b"\n")?;
-    keep.sync_all()?;
-    tracing::warn!(
-        file = %name,
-        offset = whole,
-        bytes = length - whole,
-        kept_in = torn,
-        "the last line has no end: it was half-written when a process died, and is cut off"
-    );
-    file.set_len(whole)?;
-    file.sync_all()?;
-    Ok(whole)
-}
-
-/// The offset after the last line break; 0 when there is none.
-fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut end = length;
-    while end > 0 {
-        let start = end.saturating_sub(buffer.len() as u64);
-        let size = usize::try_from(end - start).map_err(io::Error::other)?;
-        let block = buffer.get_mut(..size).unwrap_or_default();
-        file.read_exact_at(block, start)?;
-        if let Some(at) = memchr::memrchr(b'\n', block) {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
+    let cut = fsys::cut_torn_tail(file, || {
+        folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
+    })?;
+    if cut.torn > 0 {
+        tracing::warn!(
+            file = %name,
+            offset = cut.whole,
+            bytes = cut.torn,
+            kept_in = torn,
+            "the last line has no end: it was half-written when a process died, and is cut off"
+        );
     }
-    Ok(0)
+    Ok(cut.whole)
 }
 
 /// A poisoned lock is taken all the same: a file that was being opened or written is looked at anew.

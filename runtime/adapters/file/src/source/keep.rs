@@ -15,7 +15,7 @@ use super::{
     settings::Settings,
 };
 use crate::fsys::{
-    MAX_NUMBER, append_no_follow, name_text, numbered, open_no_follow, rename_new, with_suffix,
+    MAX_NUMBER, append_no_follow, cut_torn_tail, name_text, numbered, open_no_follow, rename_new, with_suffix,
 };
 
 /// What stands in a `.error` file: one such JSON object a line.
@@ -115,13 +115,8 @@ pub(crate) fn rejected_lines(
     make_folder(folder)?;
     let name = with_suffix(&file.name, ".rejected");
     let mut source = open_no_follow(&file.path)?;
-    let append = |name: &OsStr| -> io::Result<(BufWriter<File>, u64)> {
-        let file = append_no_follow(&folder.join(name)).map_err(|error| at(folder, error))?;
-        let length = file.metadata()?.len();
-        Ok((BufWriter::new(file), length))
-    };
-    let (mut lines, lines_before) = append(&name)?;
-    let (mut notes, notes_before) = append(&with_suffix(&name, ".error"))?;
+    let (mut lines, lines_before) = append_to(folder, &name)?;
+    let (mut notes, notes_before) = append_to(folder, &with_suffix(&name, ".error"))?;
     let wrote = (|| {
         for Rejection { place, reason } in rejections {
             source.seek(SeekFrom::Start(place.start))?;
@@ -155,6 +150,25 @@ pub(crate) fn rejected_lines(
         let _ = lines.set_len(lines_before).and_then(|()| notes.set_len(notes_before));
     }
     wrote.map_err(|error| at(folder, error))
+}
+
+/// Opens a file for whole lines to be added. Gives its length as well.
+fn append_to(folder: &Path, name: &OsStr) -> io::Result<(BufWriter<File>, u64)> {
+    let mut file = append_no_follow(&folder.join(name)).map_err(|error| at(folder, error))?;
+    // Left by a process that was killed between two writes. Its lines had not settled: they are offered again.
+    let torn = with_suffix(name, ".torn");
+    let cut = cut_torn_tail(&mut file, || append_no_follow(&folder.join(&torn)))
+        .map_err(|error| at(folder, error))?;
+    if cut.torn > 0 {
+        tracing::warn!(
+            file = name_text(name),
+            offset = cut.whole,
+            bytes = cut.torn,
+            kept_in = name_text(&torn),
+            "the last line has no end: it was half-written when a process died, and is cut off"
+        );
+    }
+    Ok((BufWriter::new(file), cut.whole))
 }
 
 /// Remembers the last byte that went through.

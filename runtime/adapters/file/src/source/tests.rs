@@ -311,6 +311,25 @@ async fn rejected_lines_are_kept_and_the_file_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_kill_left_half_written_among_the_rejected_is_cut_off() {
+    let bench = Bench::new();
+    bench.write("a.csv", "1\n2\n");
+    fs::create_dir(bench.path("failed")).unwrap();
+    fs::write(bench.path("failed/a.csv.rejected"), "whole\nhal").unwrap();
+    fs::write(bench.path("failed/a.csv.rejected.error"), "{\"message\":").unwrap();
+    let mut source = bench.start(lines(json!({}))).await;
+    for delivery in take(&mut source, 2).await {
+        reject(delivery, "odd");
+    }
+    bench.until(|b| b.names().contains(&"done/a.csv".into())).await;
+    let files = bench.files();
+    assert_eq!(files["failed/a.csv.rejected"], "whole\n1\n2\n");
+    assert_eq!(files["failed/a.csv.rejected.torn"], "hal\n");
+    let notes = &files["failed/a.csv.rejected.error"];
+    assert_eq!(notes.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_line_that_is_too_long_is_rejected_and_the_others_come() {
     let bench = Bench::new();
     bench.write("a", format!("ok\n{}\nok too\n", "x".repeat(1_000_000)));
