@@ -3,17 +3,20 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::{FileExt, OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+        },
     },
     path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{CWD, OFlags, RenameFlags},
+    fs::{CWD, FlockOperation, OFlags, RenameFlags},
     io::Errno,
 };
 
@@ -45,6 +48,60 @@ fn rename_new_by_link(from: &Path, to: &Path) -> io::Result<()> {
         // The other name is this file's as well, and another process's to keep.
         let _ = fs::remove_file(to);
     })
+}
+
+/// Syncs the names in a folder.
+pub(crate) fn sync_folder(folder: impl AsFd) -> io::Result<()> {
+    #[cfg(test)]
+    crate::testing::on_sync(folder.as_fd())?;
+    match rustix::fs::fsync(folder) {
+        // File systems that cannot (some network ones) have made the name safe by themselves, or never will.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        synced => Ok(synced?),
+    }
+}
+
+/// The same by path.
+pub(crate) fn sync_folder_at(folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        // Only a folder that may be read can be synced; what is made in it is as safe as can be.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        folder => sync_folder(folder?),
+    }
+}
+
+/// Syncs the name of a folder, in the folder above it.
+pub(crate) fn sync_name_of(folder: &Path) -> io::Result<()> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_folder_at(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes a folder, and what is missing above it; when this returns, their names are on disk.
+pub(crate) fn make_folders(folder: &Path, mode: u32) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    for folder in missing.into_iter().rev() {
+        match DirBuilder::new().mode(mode).create(folder) {
+            Ok(()) => sync_name_of(folder).inspect_err(|_| {
+                // The next attempt must not find it there, and take its name for safe.
+                let _ = fs::remove_dir(folder);
+            })?,
+            // Someone else made it this moment, and may not have synced it yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_name_of(folder)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Locks a file against other processes, and other handles of this one, until it is closed. Waits for whoever has it.
+pub(crate) fn lock_exclusive(file: &File) -> io::Result<()> {
+    loop {
+        match rustix::fs::flock(file, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => {}
+            locked => return Ok(locked?),
+        }
+    }
 }
 
 /// Opens for reading; a link, also one that was put there this moment, fails with `ELOOP`, and a FIFO does not block.
@@ -212,6 +269,7 @@ pub(crate) fn lexical(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     #[test]
     fn a_rename_never_replaces_by_either_way() {
@@ -251,6 +309,18 @@ mod tests {
         ] {
             assert_eq!(name_text(OsStr::from_bytes(name)), text);
         }
+    }
+
+    #[test]
+    fn a_folder_whose_name_could_not_be_synced_is_not_left_to_be_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("a/b"));
+        testing::fail_syncs(folder.path(), true);
+        assert!(make_folders(&b, 0o777).is_err() && !a.exists());
+        testing::fail_syncs(folder.path(), false);
+        make_folders(&b, 0o777).unwrap();
+        assert!(b.is_dir());
+        assert_eq!((testing::syncs(folder.path()), testing::syncs(&a)), (2, 1));
     }
 
     #[test]

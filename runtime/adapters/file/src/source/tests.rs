@@ -302,6 +302,11 @@ async fn rejected_lines_are_kept_and_the_file_goes_on() {
     bench.until(|b| b.names().contains(&"done/a.csv".into())).await;
     let files = bench.files();
     assert_eq!(files["failed/a.csv.rejected"], "1\r\n3\n");
+    let synced = |name: &str| crate::testing::syncs(&bench.path(name));
+    assert!(
+        synced("failed") > 0 && synced("") > 0,
+        "the files have their names on disk, and so has their folder"
+    );
     let errors: Vec<Json> = files["failed/a.csv.rejected.error"]
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
