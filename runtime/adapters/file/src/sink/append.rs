@@ -30,7 +30,7 @@ use rustix::{
 
 use super::{
     failure::{failure, unavailable},
-    folder::{self, Folder},
+    folder::{self, Entered, Folder},
     group::{Commit, GroupCommit},
     line::line_of,
     name::SafeName,
@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     config::{Newline, Rotate},
-    fsys::{self, with_suffix},
+    fsys::{self, sync_folder, with_suffix},
 };
 
 /// How many files one sink keeps open, when names are rendered for each message.
@@ -112,8 +112,7 @@ impl OpenFiles {
 
     /// The one appender of a file.
     fn appender(&self, folder: &Arc<Folder>, name: &SafeName) -> Arc<GroupCommit<Appender>> {
-        // By its real name, so that a link to the folder is the same folder.
-        let path = std::fs::canonicalize(folder.path()).unwrap_or_else(|_| folder.path().to_owned());
+        let path = folder.real_path();
         let mut files = lock(&self.files);
         if let Some(appender) = files.get(&(path.clone(), name.clone())).and_then(Weak::upgrade) {
             return appender;
@@ -281,37 +280,39 @@ impl Appender {
     /// The file, opened when it is not, or when another file has its name by now.
     fn ensure_open<'a>(&self, open: &'a mut Option<OpenFile>) -> io::Result<&'a mut OpenFile> {
         let top = self.folder.get()?;
-        let folder = folder::enter(&top, &self.name.folders)?;
-        let current = open.take().filter(|open| open.is_named(&folder, &self.name.name));
+        let entered = folder::enter(&top, &self.name.folders)?;
+        let current = open.take().filter(|open| open.is_named(&entered.folder, &self.name.name));
         let current = match current {
             Some(current) => current,
-            None => self.open_anew(folder)?,
+            None => self.open_anew(entered)?,
         };
         Ok(open.insert(current))
     }
 
-    fn open_anew(&self, folder: Arc<OwnedFd>) -> io::Result<OpenFile> {
+    fn open_anew(&self, entered: Entered) -> io::Result<OpenFile> {
+        let folder = &entered.folder;
         let name = self.name.name.as_str();
-        let existing = match folder::open_file(&folder, name, OFlags::RDWR) {
+        let existing = match folder::open_file(folder, name, OFlags::RDWR) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             file => Some(file?),
         };
         let is_new = existing.is_none();
         let mut file = match existing {
             Some(file) => file,
-            None => folder::open_file(&folder, name, OFlags::RDWR | OFlags::CREATE)?,
+            None => folder::open_file(folder, name, OFlags::RDWR | OFlags::CREATE)?,
         };
         lock_file(&file)?;
-        let metadata = file.metadata()?;
-        let (length, begun) = if is_new {
-            folder::sync(&folder)?;
-            (metadata.len(), self.clock.now())
+        let begun = if is_new {
+            self.clock.now()
         } else {
-            let begun = metadata.created().or_else(|_| metadata.modified())?.into();
-            (cut_torn_tail(&mut file, &folder, &self.name)?, begun)
+            let metadata = file.metadata()?;
+            metadata.created().or_else(|_| metadata.modified())?.into()
         };
+        let length = cut_torn_tail(&mut file, folder, &self.name)?;
+        // Also of a file that was there: an earlier attempt may have made it, and failed at just this.
+        entered.sync()?;
         file.seek(SeekFrom::Start(length))?;
-        Ok(OpenFile { file, folder, length, begun })
+        Ok(OpenFile { file, folder: entered.folder, length, begun })
     }
 
     fn rotate(&self, file: &OpenFile, rotate: &Rotate, now: Timestamp) -> io::Result<()> {
@@ -324,7 +325,7 @@ impl Appender {
         {
             tracing::warn!(file = %self.name, %error, "the oldest files that were set aside cannot be deleted");
         }
-        folder::sync(&file.folder)
+        sync_folder(&file.folder)
     }
 
     fn what(&self) -> String {
@@ -380,9 +381,9 @@ impl OpenFile {
 }
 
 fn stat(top: &Arc<OwnedFd>, name: &SafeName) -> Result<rustix::fs::Stat, Errno> {
-    let folder = folder::enter(top, &name.folders)
+    let entered = folder::enter(top, &name.folders)
         .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
-    rustix::fs::statat(&folder, &name.name, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::statat(&entered.folder, &name.name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Locks the file, for as long as it is open, against other processes.
@@ -403,7 +404,9 @@ fn lock_file(file: &File) -> io::Result<()> {
 fn cut_torn_tail(file: &mut File, folder: &OwnedFd, name: &SafeName) -> io::Result<u64> {
     let torn = with_suffix(name.name.as_ref(), ".torn").to_string_lossy().into_owned();
     let cut = fsys::cut_torn_tail(file, || {
-        folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
+        let kept = folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)?;
+        sync_folder(folder)?;
+        Ok(kept)
     })?;
     if cut.torn > 0 {
         tracing::warn!(

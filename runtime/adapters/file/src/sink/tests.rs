@@ -21,7 +21,10 @@ use gristmill_core::{
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use crate::FileAdapter;
+use crate::{
+    FileAdapter,
+    testing::{fail_syncs, syncs},
+};
 
 struct Bench {
     folder: TempDir,
@@ -398,6 +401,59 @@ async fn names_may_come_from_messages_and_only_some_files_stay_open() {
     assert!((0..100).all(|n| bench.read(&format!("d/{n}")) == "0\n1\n"));
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     assert!(open < 150, "{open}");
+}
+
+// === Names on disk ===
+
+#[tokio::test]
+async fn nothing_is_confirmed_before_its_name_is_synced_also_not_by_a_second_attempt() {
+    let skip = rendered(json!({"mode": {"one_file": {"if_exists": "skip"}}}));
+    for config in [append(json!({})), rendered(json!({})), skip] {
+        let bench = Bench::new();
+        let sink = bench.open(config.clone()).await;
+        assert!(syncs(bench.folder.path()) > 0, "the name of the folder itself");
+        fail_syncs(&bench.path(""), true);
+        for _ in 0..2 {
+            let failure = send(&sink, "a.log", "x").await.unwrap_err();
+            assert!(failure.is_retryable(), "{config}: {failure}");
+            assert_eq!(bench.names(), ["a.log"]);
+        }
+        fail_syncs(&bench.path(""), false);
+        send(&sink, "a.log", "x").await.unwrap();
+        assert_eq!(bench.read("a.log").trim_end(), "x");
+    }
+}
+
+#[tokio::test]
+async fn the_way_into_subfolders_is_synced_whoever_made_them() {
+    for mode in [json!({"one_file": {}}), json!({"append": {}})] {
+        let bench = Bench::new();
+        let sink = bench.open(rendered(json!({"subdirectories": true, "mode": mode}))).await;
+        fs::create_dir_all(bench.path("a/b")).unwrap();
+        fail_syncs(&bench.path(""), true);
+        for _ in 0..2 {
+            assert!(send(&sink, "a/b/c", "x").await.unwrap_err().is_retryable());
+        }
+        fail_syncs(&bench.path(""), false);
+        let before = [syncs(&bench.path("a")), syncs(&bench.path("a/b"))];
+        send(&sink, "a/b/c", "x").await.unwrap();
+        let after = [syncs(&bench.path("a")), syncs(&bench.path("a/b"))];
+        assert!(before[0] < after[0] && before[1] < after[1], "{before:?}, {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_a_folder_is_the_same_folder() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("")).unwrap();
+    symlink(bench.path(""), bench.folder.path().join("link")).unwrap();
+    let mut through_link = append(json!({}));
+    through_link["directory"] = json!("link");
+    let (first, second) = (bench.open(append(json!({}))).await, bench.open(through_link).await);
+    // Two appenders would keep each other out.
+    send(&first, "", "one").await.unwrap();
+    send(&second, "", "two").await.unwrap();
+    assert_eq!(bench.read("a.log"), "one\ntwo\n");
 }
 
 // === What is in the way ===
