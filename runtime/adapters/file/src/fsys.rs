@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FlockOperation, OFlags, RenameFlags},
+    fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags},
     io::Errno,
 };
 
@@ -28,6 +28,43 @@ pub(crate) const MAX_NAME_BYTES: usize = 255;
 
 /// How many numbers are tried for a name that is taken.
 pub(crate) const MAX_NUMBER: u32 = 9_999;
+
+/// The permissions of files and folders that are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Permissions {
+    file: u32,
+    /// Whether the process's umask takes nothing away.
+    exact: bool,
+}
+
+impl Permissions {
+    /// Whatever the process's umask leaves.
+    pub(crate) const USUAL: Self = Self { file: 0o666, exact: false };
+    /// For the process's user alone.
+    pub(crate) const PRIVATE: Self = Self { file: 0o600, exact: false };
+
+    /// These of files, as they are.
+    pub(crate) const fn exactly(file: u32) -> Self {
+        Self { file, exact: true }
+    }
+
+    pub(crate) fn of_file(self) -> Mode {
+        Mode::from_raw_mode(self.file)
+    }
+
+    /// Who may read the files may enter their folders.
+    pub(crate) fn of_folder(self) -> Mode {
+        Mode::from_raw_mode(self.file | ((self.file & 0o444) >> 2))
+    }
+
+    /// Gives what was just made the permissions that the umask took away.
+    pub(crate) fn enforce(self, made: impl AsFd, mode: Mode) -> io::Result<()> {
+        if self.exact {
+            rustix::fs::fchmod(made, mode)?;
+        }
+        Ok(())
+    }
+}
 
 /// Renames, and fails with `AlreadyExists` rather than replace.
 ///
@@ -77,15 +114,19 @@ pub(crate) fn sync_name_of(folder: &Path) -> io::Result<()> {
 }
 
 /// Makes a folder, and what is missing above it; when this returns, their names are on disk.
-pub(crate) fn make_folders(folder: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn make_folders(folder: &Path, permissions: Permissions) -> io::Result<()> {
+    let mode = permissions.of_folder();
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     for folder in missing.into_iter().rev() {
-        match DirBuilder::new().mode(mode).create(folder) {
-            Ok(()) => sync_name_of(folder).inspect_err(|_| {
-                // The next attempt must not find it there, and take its name for safe.
-                let _ = fs::remove_dir(folder);
-            })?,
+        match DirBuilder::new().mode(mode.as_raw_mode()).create(folder) {
+            Ok(()) => File::open(folder)
+                .and_then(|made| permissions.enforce(made, mode))
+                .and_then(|()| sync_name_of(folder))
+                .inspect_err(|_| {
+                    // The next attempt must not find it there, and take its name for safe.
+                    let _ = fs::remove_dir(folder);
+                })?,
             // Someone else made it this moment, and may not have synced it yet.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_name_of(folder)?,
             Err(error) => return Err(error),
@@ -316,9 +357,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a"), folder.path().join("a/b"));
         testing::fail_syncs(folder.path(), true);
-        assert!(make_folders(&b, 0o777).is_err() && !a.exists());
+        assert!(make_folders(&b, Permissions::USUAL).is_err() && !a.exists());
         testing::fail_syncs(folder.path(), false);
-        make_folders(&b, 0o777).unwrap();
+        make_folders(&b, Permissions::USUAL).unwrap();
         assert!(b.is_dir());
         assert_eq!((testing::syncs(folder.path()), testing::syncs(&a)), (2, 1));
     }

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     config::{Newline, Rotate},
-    fsys::{self, sync_folder, with_suffix},
+    fsys::{self, Permissions, sync_folder, with_suffix},
 };
 
 /// How many files one sink keeps open, when names are rendered for each message.
@@ -217,7 +217,7 @@ impl Appender {
         let there = self
             .folder
             .get()
-            .and_then(|top| match stat(&top, &self.name) {
+            .and_then(|top| match stat(&top, &self.name, self.folder.permissions()) {
                 Err(Errno::NOENT) => Ok(false),
                 found => Ok(found.map(|_| true)?),
             })
@@ -280,7 +280,7 @@ impl Appender {
     /// The file, opened when it is not, or when another file has its name by now.
     fn ensure_open<'a>(&self, open: &'a mut Option<OpenFile>) -> io::Result<&'a mut OpenFile> {
         let top = self.folder.get()?;
-        let entered = folder::enter(&top, &self.name.folders)?;
+        let entered = folder::enter(&top, &self.name.folders, self.folder.permissions())?;
         let current = open.take().filter(|open| open.is_named(&entered.folder, &self.name.name));
         let current = match current {
             Some(current) => current,
@@ -290,7 +290,7 @@ impl Appender {
     }
 
     fn open_anew(&self, entered: Entered) -> io::Result<OpenFile> {
-        let folder = &entered.folder;
+        let (folder, permissions) = (&entered.folder, self.folder.permissions());
         let name = self.name.name.as_str();
         let existing = match folder::open_file(folder, name, OFlags::RDWR) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -299,7 +299,7 @@ impl Appender {
         let is_new = existing.is_none();
         let mut file = match existing {
             Some(file) => file,
-            None => folder::open_file(folder, name, OFlags::RDWR | OFlags::CREATE)?,
+            None => folder::make_file(folder, name, OFlags::RDWR, permissions)?,
         };
         lock_file(&file)?;
         let begun = if is_new {
@@ -308,7 +308,7 @@ impl Appender {
             let metadata = file.metadata()?;
             metadata.created().or_else(|_| metadata.modified())?.into()
         };
-        let length = cut_torn_tail(&mut file, folder, &self.name)?;
+        let length = cut_torn_tail(&mut file, folder, &self.name, permissions)?;
         // Also of a file that was there: an earlier attempt may have made it, and failed at just this.
         entered.sync()?;
         file.seek(SeekFrom::Start(length))?;
@@ -380,8 +380,8 @@ impl OpenFile {
     }
 }
 
-fn stat(top: &Arc<OwnedFd>, name: &SafeName) -> Result<rustix::fs::Stat, Errno> {
-    let entered = folder::enter(top, &name.folders)
+fn stat(top: &Arc<OwnedFd>, name: &SafeName, permissions: Permissions) -> Result<rustix::fs::Stat, Errno> {
+    let entered = folder::enter(top, &name.folders, permissions)
         .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
     rustix::fs::statat(&entered.folder, &name.name, AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -401,10 +401,15 @@ fn lock_file(file: &File) -> io::Result<()> {
 }
 
 /// Cuts off a half-written last line. Gives the length that is left.
-fn cut_torn_tail(file: &mut File, folder: &OwnedFd, name: &SafeName) -> io::Result<u64> {
+fn cut_torn_tail(
+    file: &mut File,
+    folder: &OwnedFd,
+    name: &SafeName,
+    permissions: Permissions,
+) -> io::Result<u64> {
     let torn = with_suffix(name.name.as_ref(), ".torn").to_string_lossy().into_owned();
     let cut = fsys::cut_torn_tail(file, || {
-        let kept = folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)?;
+        let kept = folder::make_file(folder, &torn, OFlags::WRONLY | OFlags::APPEND, permissions)?;
         sync_folder(folder)?;
         Ok(kept)
     })?;

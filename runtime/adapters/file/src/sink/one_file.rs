@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::IfExists,
-    fsys::{MAX_NUMBER, numbered, sync_folder},
+    fsys::{MAX_NUMBER, Permissions, numbered, sync_folder},
 };
 
 /// Where the name of a file comes from.
@@ -130,14 +130,14 @@ impl Files {
 
     /// Writes one file and gives it its name, which is not yet synced. Gives the folder to sync, with the way to it.
     fn write(&self, top: &Arc<OwnedFd>, item: &FileItem) -> io::Result<Written> {
-        let entered = folder::enter(top, &item.name.folders)?;
+        let entered = folder::enter(top, &item.name.folders, self.folder.permissions())?;
         let target = &entered.folder;
         let name = item.name.name.as_str();
         // Without this look the file would be written only to be thrown away.
         if matches!(item.if_exists, IfExists::Fail | IfExists::Skip) && exists(target, name)? {
             return taken(entered, name, item);
         }
-        let mut temporary = Temporary::write(top, &item.body)?;
+        let mut temporary = Temporary::write(top, &item.body, self.folder.permissions())?;
         match item.if_exists {
             IfExists::Replace => {
                 rustix::fs::renameat(&**top, &temporary.name, target, name)?;
@@ -280,12 +280,12 @@ impl Commit for Files {
 
 impl<'a> Temporary<'a> {
     /// Writes and syncs. On an error nothing is left.
-    fn write(folder: &'a OwnedFd, body: &[u8]) -> io::Result<Self> {
+    fn write(folder: &'a OwnedFd, body: &[u8], permissions: Permissions) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (name, file) = loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}{}-{count}", folder::temporary_prefix(), std::process::id());
-            match folder::open_file(folder, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL) {
+            match folder::make_file(folder, &name, OFlags::WRONLY | OFlags::EXCL, permissions) {
                 // Left by a process that had the same number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 file => break (name, file?),

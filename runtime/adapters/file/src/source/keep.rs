@@ -14,8 +14,8 @@ use super::{
     settings::Settings,
 };
 use crate::fsys::{
-    MAX_NUMBER, append_no_follow, cut_torn_tail, lock_exclusive, make_folders, name_text, numbered,
-    open_no_follow, rename_new, sync_folder_at, with_suffix,
+    MAX_NUMBER, Permissions, append_no_follow, cut_torn_tail, lock_exclusive, make_folders, name_text,
+    numbered, open_no_follow, rename_new, sync_folder_at, with_suffix,
 };
 
 /// What stands in a `.error` file: one such JSON object a line.
@@ -202,7 +202,7 @@ fn line_of(note: &ErrorNote<'_>) -> io::Result<Vec<u8>> {
 }
 
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    make_folders(folder, 0o777).map_err(|error| at(folder, error))
+    make_folders(folder, Permissions::USUAL).map_err(|error| at(folder, error))
 }
 
 fn at(folder: &Path, error: io::Error) -> io::Error {
