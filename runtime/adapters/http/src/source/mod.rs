@@ -4,6 +4,7 @@
 //! versions of a flow: a reload swaps the settings under them, so that no request is refused.
 
 mod answer;
+mod budget;
 mod connection;
 mod endpoint;
 mod listener;
