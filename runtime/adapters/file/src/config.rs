@@ -10,9 +10,13 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
-    /// The folder to take files from. Relative to the runtime's base folder. It must exist and be writable: a file is
-    /// claimed by moving it into `.gristmill` inside. Its subfolders are not read.
+    /// The folder to take files from. Relative to the runtime's base folder. It must be writable: a file is claimed by moving
+    /// it into `.gristmill` inside. Its subfolders are not read.
     pub directory: PathBuf,
+    /// Whether `directory` is made when it is missing. Without it, a missing folder is an error: it may mean that a disk is
+    /// not mounted.
+    #[serde(default)]
+    pub create_directory: bool,
     /// Which file names are taken: `*` any characters, `?` one, `[a-z]` one of these, `{xml,json}` either.
     #[serde(default = "default_pattern")]
     pub pattern: String,

@@ -99,8 +99,7 @@ impl PreparedSource for PreparedFileSource {
     async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
         let settings = Arc::clone(&self.settings);
         let owner = tokio::task::spawn_blocking(move || {
-            Owner::new(&settings.directory, &format!("flow {}", settings.flow))
-                .map_err(|error| settings.cannot_read(&error))
+            settings.new_owner().map_err(|error| settings.cannot_read(&error))
         });
         let owner = owner.await.map_err(|error| SourceError::new(format!("file source: {error}")))??;
         Ok(Box::new(FileSource::new(self.settings, owner, self.watch)))

@@ -5,9 +5,10 @@ use std::{ffi::OsStr, io, path::PathBuf, sync::Arc, time::Duration};
 use globset::GlobMatcher;
 use gristmill_core::{Clock, observe::EndpointObserver, source::SourceError};
 
+use super::work::Owner;
 use crate::{
     config::{EmptyLines, FileOrder},
-    fsys::RESERVED_PREFIX,
+    fsys::{Permissions, RESERVED_PREFIX, make_folders},
 };
 
 /// The resolved settings of a source.
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) directory: PathBuf,
     /// The same as it was written, for messages.
     pub(crate) directory_text: String,
+    /// Whether it is made when it is missing.
+    pub(crate) create_directory: bool,
     pub(crate) matcher: GlobMatcher,
     pub(crate) order: FileOrder,
     pub(crate) settle: Duration,
@@ -55,6 +58,14 @@ impl Settings {
         !bytes.starts_with(RESERVED_PREFIX.as_bytes())
             && (!bytes.starts_with(b".") || self.matcher.glob().glob().starts_with('.'))
             && self.matcher.is_match(name)
+    }
+
+    /// A claim to files of the folder, which is made if it is missing and may be.
+    pub(crate) fn new_owner(&self) -> io::Result<Owner> {
+        if self.create_directory {
+            make_folders(&self.directory, Permissions::USUAL)?;
+        }
+        Owner::new(&self.directory, &format!("flow {}", self.flow))
     }
 
     /// The error of a folder that cannot be worked in.

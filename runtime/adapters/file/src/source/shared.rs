@@ -100,8 +100,7 @@ impl Shared {
         if let Some(old) = &mut *owner
             && !old.is_there()
         {
-            let settings = self.settings();
-            *old = Arc::new(Owner::new(&settings.directory, &settings.flow)?);
+            *old = Arc::new(self.settings().new_owner()?);
         }
         Ok(owner.clone())
     }

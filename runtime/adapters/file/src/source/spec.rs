@@ -116,6 +116,7 @@ impl FileSourceSpec {
             flow: context.flow,
             directory: self.directory.clone(),
             directory_text: self.config.directory.display().to_string(),
+            create_directory: self.config.create_directory,
             matcher: self.matcher.clone(),
             order: self.config.order,
             settle: Duration::from_millis(self.config.settle_ms),
@@ -135,41 +136,56 @@ impl FileSourceSpec {
     fn look(&self) -> Result<(), String> {
         let directory = &self.directory;
         let shown = directory.display();
-        let metadata = fs::metadata(directory).map_err(|error| match error.kind() {
+        // What is missing will be made in this.
+        let existing = if self.config.create_directory { existing(directory) } else { directory };
+        let metadata = fs::metadata(existing).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                format!("the folder `{shown}` does not exist: make it, or mend `directory`")
+                format!(
+                    "the folder `{shown}` does not exist: make it, mend `directory`, or add `create_directory: true`"
+                )
             }
             _ => format!("the folder `{shown}` cannot be looked at: {error}"),
         })?;
+        if !metadata.is_dir() && existing != directory {
+            let at = existing.display();
+            return Err(format!("the folder `{shown}` cannot be made: `{at}` is not a folder"));
+        }
         if !metadata.is_dir() {
             return Err(format!(
                 "`{shown}` is not a folder: `directory` names the folder, `pattern` the files"
             ));
         }
-        may(directory, Access::READ_OK | Access::EXEC_OK, "read")?;
-        may(directory, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
+        may(existing, Access::READ_OK | Access::EXEC_OK, "read")?;
+        may(existing, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
         let mut targets = vec![(&self.failed, "failed")];
         if let AfterDone::Move(done) = &self.done {
             targets.push((done, "done"));
         }
         for (folder, what) in targets {
-            self.look_at_target(folder, what, &metadata)?;
+            self.look_at_target(folder, what, existing, &metadata)?;
         }
         Ok(())
     }
 
-    /// Whether files can be moved to this folder, or to the one it will be made in.
-    fn look_at_target(&self, folder: &Path, what: &str, source: &fs::Metadata) -> Result<(), String> {
+    /// Whether files can be moved to this folder, or to the one it will be made in, from `from`, which is the folder that is
+    /// read or the one that will be made in.
+    fn look_at_target(
+        &self,
+        folder: &Path,
+        what: &str,
+        from: &Path,
+        source: &fs::Metadata,
+    ) -> Result<(), String> {
         let shown = folder.display();
-        let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.is_symlink());
-        let existing = existing.unwrap_or(Path::new("."));
+        let existing = existing(folder);
         let metadata = fs::metadata(existing)
             .map_err(|error| format!("the `{what}` folder `{shown}` cannot be looked at: {error}"))?;
         if !metadata.is_dir() {
             let at = existing.display();
             return Err(format!("the `{what}` folder `{shown}` cannot be made: `{at}` is not a folder"));
         }
-        if existing == folder && (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) {
+        let both_exist = existing == folder && from == self.directory;
+        if both_exist && (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) {
             return Err(format!(
                 "the `{what}` folder `{shown}` is the folder that is read: files would come again for ever"
             ));
@@ -219,6 +235,12 @@ impl SourceSpec for FileSourceSpec {
             Err(error) => Err(SourceError::new(format!("file source: {error}"))),
         }
     }
+}
+
+/// The folder itself, or the nearest above it that exists.
+fn existing(folder: &Path) -> &Path {
+    let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.is_symlink());
+    existing.unwrap_or(Path::new("."))
 }
 
 fn same_folder(checker: &mut Checker<'_>, at: &Node) {

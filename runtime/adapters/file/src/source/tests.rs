@@ -733,7 +733,7 @@ async fn prepare_says_what_is_in_the_way_and_leaves_no_trace() {
         spec.prepare(bench.context()).await.err().map(|error| error.text)
     };
     let missing = prepare(at_once()).await.unwrap();
-    assert!(missing.contains("does not exist: make it, or mend `directory`"), "{missing}");
+    assert!(missing.contains("does not exist: make it, mend `directory`"), "{missing}");
     fs::write(bench.folder.path().join("in"), "a file").unwrap();
     let file = prepare(at_once()).await.unwrap();
     assert!(file.contains("is not a folder"), "{file}");
@@ -749,6 +749,48 @@ async fn prepare_says_what_is_in_the_way_and_leaves_no_trace() {
     assert!(across.contains("another file system"), "{across}");
     assert_eq!(prepare(at_once()).await, None);
     assert_eq!(fs::read_dir(bench.path("")).unwrap().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_folder_is_made_when_the_source_starts_and_when_it_goes_away() {
+    let bench = Bench::new();
+    let config = json!({
+        "directory": "deep/in", "create_directory": true, "settle_ms": 0, "done": {"move": {"directory": "."}}
+    });
+    let directory = bench.folder.path().join("deep/in");
+    let prepared = bench.check(config).unwrap().prepare(bench.context()).await.unwrap();
+    assert!(!bench.folder.path().join("deep").exists(), "preparing leaves no trace");
+    let mut source = prepared.start().await.unwrap();
+    fs::write(directory.join("a"), "a").unwrap();
+    let delivery = source.next().await.unwrap().unwrap();
+    assert_eq!(body(&delivery), "a");
+    delivery.acknowledgement.delivered();
+    bench.until(|b| b.folder.path().join("a").exists()).await;
+
+    fs::rename(bench.folder.path().join("deep"), bench.folder.path().join("away")).unwrap();
+    let next = async {
+        let made = async {
+            while !directory.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            fs::write(directory.join("b"), "b").unwrap();
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            next = source.next() => next.unwrap().unwrap(),
+            () = made => unreachable!(),
+        }
+    };
+    assert_eq!(body(&next.await), "b");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_said_before_anything_starts() {
+    let bench = Bench::new();
+    fs::write(bench.folder.path().join("file"), "a file").unwrap();
+    let config = json!({"directory": "file/in", "create_directory": true});
+    let error = bench.check(config).unwrap().prepare(bench.context()).await.err().unwrap();
+    assert!(error.text.contains("cannot be made") && error.text.contains("is not a folder"), "{error}");
 }
 
 #[test]
