@@ -331,7 +331,8 @@ async fn what_a_kill_left_half_written_among_the_rejected_is_cut_off() {
     assert_eq!(files["failed/a.csv.rejected"], "whole\n1\n2\n");
     assert_eq!(files["failed/a.csv.rejected.torn"], "hal\n");
     let notes = &files["failed/a.csv.rejected.error"];
-    assert_eq!(notes.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).count(), 2);
+    let notes: Vec<Json> = notes.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(notes.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
