@@ -134,7 +134,18 @@ pub struct SinkConfig {
     /// Whether `directory` is made when it is missing. Say `false` where a missing folder means that a disk is not mounted.
     #[serde(default = "default_true")]
     pub create_directory: bool,
+    /// The permissions of the files that are made, octal and in quotes, like `"0640"`; whatever the process's umask. Folders
+    /// that are made may be entered by who may read the files. Without it: in a `dead_letter`, `"0600"`, for the process's
+    /// user alone; in a `send`, what the umask leaves.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", regex(pattern = "^0?6[0246][0246]$"))]
+    pub file_mode: Option<FileMode>,
 }
+
+/// The permissions of files, of which the process's user always has reading and writing, and nobody has executing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FileMode(u32);
 
 /// How messages become files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -225,6 +236,26 @@ impl Default for Read {
 impl Default for Lines {
     fn default() -> Self {
         Self { max_line_bytes: 1024 * 1024, empty_lines: EmptyLines::Skip }
+    }
+}
+
+// === impl FileMode ===
+
+impl FileMode {
+    /// As the system counts them.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match u32::from_str_radix(&text, 8) {
+            Ok(bits) if bits & !0o066 == 0o600 => Ok(Self(bits)),
+            _ => Err(format!("`{text}` is no mode of a file: write one like \"0640\"")),
+        }
     }
 }
 

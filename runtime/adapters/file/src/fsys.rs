@@ -3,17 +3,20 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::OpenOptionsExt,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::{
+        fd::AsFd,
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+        },
     },
     path::{Component, Path, PathBuf},
 };
 
 use rustix::{
-    fs::{CWD, OFlags, RenameFlags},
+    fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags},
     io::Errno,
 };
 
@@ -25,6 +28,43 @@ pub(crate) const MAX_NAME_BYTES: usize = 255;
 
 /// How many numbers are tried for a name that is taken.
 pub(crate) const MAX_NUMBER: u32 = 9_999;
+
+/// The permissions of files and folders that are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Permissions {
+    file: u32,
+    /// Whether the process's umask takes nothing away.
+    exact: bool,
+}
+
+impl Permissions {
+    /// Whatever the process's umask leaves.
+    pub(crate) const USUAL: Self = Self { file: 0o666, exact: false };
+    /// For the process's user alone.
+    pub(crate) const PRIVATE: Self = Self { file: 0o600, exact: false };
+
+    /// These of files, as they are.
+    pub(crate) const fn exactly(file: u32) -> Self {
+        Self { file, exact: true }
+    }
+
+    pub(crate) fn of_file(self) -> Mode {
+        Mode::from_raw_mode(self.file)
+    }
+
+    /// Who may read the files may enter their folders.
+    pub(crate) fn of_folder(self) -> Mode {
+        Mode::from_raw_mode(self.file | ((self.file & 0o444) >> 2))
+    }
+
+    /// Gives what was just made the permissions that the umask took away.
+    pub(crate) fn enforce(self, made: impl AsFd, mode: Mode) -> io::Result<()> {
+        if self.exact {
+            rustix::fs::fchmod(made, mode)?;
+        }
+        Ok(())
+    }
+}
 
 /// Renames, and fails with `AlreadyExists` rather than replace.
 ///
@@ -47,16 +87,132 @@ fn rename_new_by_link(from: &Path, to: &Path) -> io::Result<()> {
     })
 }
 
+/// Syncs the names in a folder.
+pub(crate) fn sync_folder(folder: impl AsFd) -> io::Result<()> {
+    #[cfg(test)]
+    crate::testing::on_sync(folder.as_fd())?;
+    match rustix::fs::fsync(folder) {
+        // File systems that cannot (some network ones) have made the name safe by themselves, or never will.
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        synced => Ok(synced?),
+    }
+}
+
+/// The same by path.
+pub(crate) fn sync_folder_at(folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        // Only a folder that may be read can be synced; what is made in it is as safe as can be.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        folder => sync_folder(folder?),
+    }
+}
+
+/// Syncs the name of a folder, in the folder above it.
+pub(crate) fn sync_name_of(folder: &Path) -> io::Result<()> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_folder_at(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes a folder, and what is missing above it; when this returns, their names are on disk.
+pub(crate) fn make_folders(folder: &Path, permissions: Permissions) -> io::Result<()> {
+    let mode = permissions.of_folder();
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    for folder in missing.into_iter().rev() {
+        match DirBuilder::new().mode(mode.as_raw_mode()).create(folder) {
+            Ok(()) => File::open(folder)
+                .and_then(|made| permissions.enforce(made, mode))
+                .and_then(|()| sync_name_of(folder))
+                .inspect_err(|_| {
+                    // The next attempt must not find it there, and take its name for safe.
+                    let _ = fs::remove_dir(folder);
+                })?,
+            // Someone else made it this moment, and may not have synced it yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_name_of(folder)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Locks a file against other processes, and other handles of this one, until it is closed. Waits for whoever has it.
+pub(crate) fn lock_exclusive(file: &File) -> io::Result<()> {
+    loop {
+        match rustix::fs::flock(file, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => {}
+            locked => return Ok(locked?),
+        }
+    }
+}
+
 /// Opens for reading; a link, also one that was put there this moment, fails with `ELOOP`, and a FIFO does not block.
 pub(crate) fn open_no_follow(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
 }
 
-/// Opens for appending, makes the file when it is missing, never follows a link.
+/// Opens for reading and appending, makes the file when it is missing, never follows a link; what is not a regular file is
+/// refused.
 pub(crate) fn append_no_follow(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    OpenOptions::new().append(true).create(true).custom_flags(flags.cast_signed()).open(path)
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .custom_flags(flags.cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+/// What [`cut_torn_tail`] came to, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// What is left: whole lines.
+    pub(crate) whole: u64,
+    /// What was cut off; usually nothing.
+    pub(crate) torn: u64,
+}
+
+/// Cuts off what stands after the last line break: the rest of a write that a crash interrupted, which was never confirmed.
+/// Before that it is added to the file that `keep` opens, for the file may have come from elsewhere.
+pub(crate) fn cut_torn_tail(file: &mut File, keep: impl FnOnce() -> io::Result<File>) -> io::Result<Cut> {
+    let length = file.metadata()?.len();
+    let whole = end_of_last_line(file, length)?;
+    if whole < length {
+        let mut kept = keep()?;
+        file.seek(SeekFrom::Start(whole))?;
+        io::copy(file, &mut kept)?;
+        kept.write_all(b"\n")?;
+        kept.sync_all()?;
+        file.set_len(whole)?;
+        file.sync_all()?;
+    }
+    Ok(Cut { whole, torn: length - whole })
+}
+
+/// The offset after the last line break; 0 when there is none.
+fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
+    // The usual case, without a large read.
+    let mut last = [0];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    if last == *b"\n" {
+        return Ok(length);
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let size = usize::try_from(end - start).map_err(io::Error::other)?;
+        let block = buffer.get_mut(..size).unwrap_or_default();
+        file.read_exact_at(block, start)?;
+        if let Some(at) = memchr::memrchr(b'\n', block) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// Replaces the content of a file in one step. Not synced: what is written so can be rebuilt.
@@ -154,6 +310,7 @@ pub(crate) fn lexical(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     #[test]
     fn a_rename_never_replaces_by_either_way() {
@@ -193,6 +350,18 @@ mod tests {
         ] {
             assert_eq!(name_text(OsStr::from_bytes(name)), text);
         }
+    }
+
+    #[test]
+    fn a_folder_whose_name_could_not_be_synced_is_not_left_to_be_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("a/b"));
+        testing::fail_syncs(folder.path(), true);
+        assert!(make_folders(&b, Permissions::USUAL).is_err() && !a.exists());
+        testing::fail_syncs(folder.path(), false);
+        make_folders(&b, Permissions::USUAL).unwrap();
+        assert!(b.is_dir());
+        assert_eq!((testing::syncs(folder.path()), testing::syncs(&a)), (2, 1));
     }
 
     #[test]

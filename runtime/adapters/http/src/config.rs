@@ -122,6 +122,10 @@ pub(crate) struct ListenerLimits {
     /// How long a connection may rest between requests, in milliseconds; then it is closed.
     #[schemars(range(min = 1, max = MAX_TIMEOUT_MS))]
     pub(crate) keep_alive_ms: u64,
+    /// The most bytes of requests that are being read, on all connections together; above it 503. A connection has at most
+    /// a quarter of it. One request that is as large as its flow allows is let in when nothing else is held.
+    #[schemars(range(min = 65_536, max = 1_099_511_627_776_u64))]
+    pub(crate) buffer_bytes: usize,
 }
 
 /// Sends messages by HTTP: with `send` a success status is the confirmation, with `call` the answer becomes the message.
@@ -237,7 +241,12 @@ fn default_retryable() -> Vec<StatusRange> {
 
 impl Default for ListenerLimits {
     fn default() -> Self {
-        Self { max_connections: 4_096, header_read_timeout_ms: 10_000, keep_alive_ms: 75_000 }
+        Self {
+            max_connections: 4_096,
+            header_read_timeout_ms: 10_000,
+            keep_alive_ms: 75_000,
+            buffer_bytes: 512 * 1024 * 1024,
+        }
     }
 }
 
@@ -248,6 +257,7 @@ impl ListenerLimits {
             max_connections: self.max_connections.max(other.max_connections),
             header_read_timeout_ms: self.header_read_timeout_ms.max(other.header_read_timeout_ms),
             keep_alive_ms: self.keep_alive_ms.max(other.keep_alive_ms),
+            buffer_bytes: self.buffer_bytes.max(other.buffer_bytes),
         }
     }
 }

@@ -86,8 +86,9 @@ enum ThenConfig {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("x-sink" = true))]
-#[allow(dead_code, reason = "read from the node, which knows the place of each value")]
-struct DeadLetterConfig(Json);
+struct DeadLetterConfig(
+    #[allow(dead_code, reason = "read from the node, which knows the place of each value")] Json,
+);
 
 /// No settings.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -10,6 +10,14 @@
 //! - `reload`: versions, endpoints and flows that come, change and go while messages are in the air
 //! - `validate`: every mistake with its place and its mend; the golden files; the JSON Schema
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod harness;
 mod limits;
 mod lineage;

@@ -126,7 +126,11 @@ async fn first_attempts_keep_the_order(seed: u64) {
     mill.plugins.save(
         "route",
         ScriptedPlugin::router(|message| {
-            Ok(if number(&text(message)) % 3 == 0 { vec!["x".into(), "y".into()] } else { vec!["y".into()] })
+            Ok(if number(&text(message)).is_multiple_of(3) {
+                vec!["x".into(), "y".into()]
+            } else {
+                vec!["y".into()]
+            })
         }),
     );
     for (place, name) in ["left", "right", "x", "y", "out"].into_iter().enumerate() {
@@ -173,7 +177,7 @@ on_error: [{{ match: [plugin_retry], retry: {{ initial_delay_ms: 200 }}, then: {
     assert_eq!(numbers(&mill.sink("right")), expected(&|_, kind| (kind == Kind::Right).into()), "{shown}");
     assert_eq!(
         numbers(&mill.sink("x")),
-        expected(&|n, kind| (goes_on(kind) && n % 3 == 0).into()),
+        expected(&|n, kind| (goes_on(kind) && n.is_multiple_of(3)).into()),
         "{shown}"
     );
     assert_eq!(numbers(&mill.sink("y")), expected(&|_, kind| goes_on(kind).into()), "{shown}");

@@ -458,11 +458,10 @@ async fn reloads_under_load(ordered: bool) {
         mill.plugins.save("p", plugin.with_digest(digest.to_string()));
     };
     for name in ["s0", "s1", "s2"] {
-        let (mut calls, mut longest) = (0_u64, 0);
+        let mut calls = 0_u64;
         let takes = std::sync::Mutex::new(move || {
             calls += 1;
-            longest = if calls % 97 == 0 { 300 } else { calls % 11 };
-            Duration::from_millis(longest)
+            Duration::from_millis(if calls.is_multiple_of(97) { 300 } else { calls % 11 })
         });
         mill.sink(name).take_time(move |_| (takes.lock().unwrap())());
     }

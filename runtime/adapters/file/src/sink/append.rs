@@ -8,10 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fs::File,
     io::{self, Seek, SeekFrom, Write},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{FileExt, MetadataExt},
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -33,7 +30,7 @@ use rustix::{
 
 use super::{
     failure::{failure, unavailable},
-    folder::{self, Folder},
+    folder::{self, Entered, Folder},
     group::{Commit, GroupCommit},
     line::line_of,
     name::SafeName,
@@ -42,7 +39,7 @@ use super::{
 };
 use crate::{
     config::{Newline, Rotate},
-    fsys::with_suffix,
+    fsys::{self, Permissions, sync_folder, with_suffix},
 };
 
 /// How many files one sink keeps open, when names are rendered for each message.
@@ -115,8 +112,7 @@ impl OpenFiles {
 
     /// The one appender of a file.
     fn appender(&self, folder: &Arc<Folder>, name: &SafeName) -> Arc<GroupCommit<Appender>> {
-        // By its real name, so that a link to the folder is the same folder.
-        let path = std::fs::canonicalize(folder.path()).unwrap_or_else(|_| folder.path().to_owned());
+        let path = folder.real_path();
         let mut files = lock(&self.files);
         if let Some(appender) = files.get(&(path.clone(), name.clone())).and_then(Weak::upgrade) {
             return appender;
@@ -221,7 +217,7 @@ impl Appender {
         let there = self
             .folder
             .get()
-            .and_then(|top| match stat(&top, &self.name) {
+            .and_then(|top| match stat(&top, &self.name, self.folder.permissions()) {
                 Err(Errno::NOENT) => Ok(false),
                 found => Ok(found.map(|_| true)?),
             })
@@ -284,37 +280,39 @@ impl Appender {
     /// The file, opened when it is not, or when another file has its name by now.
     fn ensure_open<'a>(&self, open: &'a mut Option<OpenFile>) -> io::Result<&'a mut OpenFile> {
         let top = self.folder.get()?;
-        let folder = folder::enter(&top, &self.name.folders)?;
-        let current = open.take().filter(|open| open.is_named(&folder, &self.name.name));
+        let entered = folder::enter(&top, &self.name.folders, self.folder.permissions())?;
+        let current = open.take().filter(|open| open.is_named(&entered.folder, &self.name.name));
         let current = match current {
             Some(current) => current,
-            None => self.open_anew(folder)?,
+            None => self.open_anew(entered)?,
         };
         Ok(open.insert(current))
     }
 
-    fn open_anew(&self, folder: Arc<OwnedFd>) -> io::Result<OpenFile> {
+    fn open_anew(&self, entered: Entered) -> io::Result<OpenFile> {
+        let (folder, permissions) = (&entered.folder, self.folder.permissions());
         let name = self.name.name.as_str();
-        let existing = match folder::open_file(&folder, name, OFlags::RDWR) {
+        let existing = match folder::open_file(folder, name, OFlags::RDWR) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             file => Some(file?),
         };
         let is_new = existing.is_none();
         let mut file = match existing {
             Some(file) => file,
-            None => folder::open_file(&folder, name, OFlags::RDWR | OFlags::CREATE)?,
+            None => folder::make_file(folder, name, OFlags::RDWR, permissions)?,
         };
         lock_file(&file)?;
-        let metadata = file.metadata()?;
-        let (length, begun) = if is_new {
-            folder::sync(&folder)?;
-            (metadata.len(), self.clock.now())
+        let begun = if is_new {
+            self.clock.now()
         } else {
-            let begun = metadata.created().or_else(|_| metadata.modified())?.into();
-            (cut_torn_tail(&mut file, &folder, &self.name)?, begun)
+            let metadata = file.metadata()?;
+            metadata.created().or_else(|_| metadata.modified())?.into()
         };
+        let length = cut_torn_tail(&mut file, folder, &self.name, permissions)?;
+        // Also of a file that was there: an earlier attempt may have made it, and failed at just this.
+        entered.sync()?;
         file.seek(SeekFrom::Start(length))?;
-        Ok(OpenFile { file, folder, length, begun })
+        Ok(OpenFile { file, folder: entered.folder, length, begun })
     }
 
     fn rotate(&self, file: &OpenFile, rotate: &Rotate, now: Timestamp) -> io::Result<()> {
@@ -327,7 +325,7 @@ impl Appender {
         {
             tracing::warn!(file = %self.name, %error, "the oldest files that were set aside cannot be deleted");
         }
-        folder::sync(&file.folder)
+        sync_folder(&file.folder)
     }
 
     fn what(&self) -> String {
@@ -382,10 +380,10 @@ impl OpenFile {
     }
 }
 
-fn stat(top: &Arc<OwnedFd>, name: &SafeName) -> Result<rustix::fs::Stat, Errno> {
-    let folder = folder::enter(top, &name.folders)
+fn stat(top: &Arc<OwnedFd>, name: &SafeName, permissions: Permissions) -> Result<rustix::fs::Stat, Errno> {
+    let entered = folder::enter(top, &name.folders, permissions)
         .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
-    rustix::fs::statat(&folder, &name.name, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::statat(&entered.folder, &name.name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Locks the file, for as long as it is open, against other processes.
@@ -402,47 +400,29 @@ fn lock_file(file: &File) -> io::Result<()> {
     }
 }
 
-/// Cuts off what stands after the last line break: the rest of a write that a crash interrupted, which was never confirmed.
-/// It is kept in `<name>.torn`, for the file may have come from elsewhere. Gives the length that is left.
-fn cut_torn_tail(file: &mut File, folder: &OwnedFd, name: &SafeName) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    let whole = end_of_last_line(file, length)?;
-    if whole == length {
-        return Ok(length);
-    }
+/// Cuts off a half-written last line. Gives the length that is left.
+fn cut_torn_tail(
+    file: &mut File,
+    folder: &OwnedFd,
+    name: &SafeName,
+    permissions: Permissions,
+) -> io::Result<u64> {
     let torn = with_suffix(name.name.as_ref(), ".torn").to_string_lossy().into_owned();
-    let mut keep = folder::open_file(folder, &torn, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)?;
-    file.seek(SeekFrom::Start(whole))?;
-    io::copy(file, &mut keep)?;
-    keep.write_all(b"\n")?;
-    keep.sync_all()?;
-    tracing::warn!(
-        file = %name,
-        offset = whole,
-        bytes = length - whole,
-        kept_in = torn,
-        "the last line has no end: it was half-written when a process died, and is cut off"
-    );
-    file.set_len(whole)?;
-    file.sync_all()?;
-    Ok(whole)
-}
-
-/// The offset after the last line break; 0 when there is none.
-fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut end = length;
-    while end > 0 {
-        let start = end.saturating_sub(buffer.len() as u64);
-        let size = usize::try_from(end - start).map_err(io::Error::other)?;
-        let block = buffer.get_mut(..size).unwrap_or_default();
-        file.read_exact_at(block, start)?;
-        if let Some(at) = memchr::memrchr(b'\n', block) {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
+    let cut = fsys::cut_torn_tail(file, || {
+        let kept = folder::make_file(folder, &torn, OFlags::WRONLY | OFlags::APPEND, permissions)?;
+        sync_folder(folder)?;
+        Ok(kept)
+    })?;
+    if cut.torn > 0 {
+        tracing::warn!(
+            file = %name,
+            offset = cut.whole,
+            bytes = cut.torn,
+            kept_in = torn,
+            "the last line has no end: it was half-written when a process died, and is cut off"
+        );
     }
-    Ok(0)
+    Ok(cut.whole)
 }
 
 /// A poisoned lock is taken all the same: a file that was being opened or written is looked at anew.

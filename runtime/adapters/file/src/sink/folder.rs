@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::fsys::RESERVED_PREFIX;
+use crate::fsys::{Permissions, RESERVED_PREFIX, make_folders, sync_folder, sync_name_of};
 
 /// A folder that is written to.
 #[derive(Debug)]
@@ -25,12 +25,24 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// Whether it is made when it is missing.
     create: bool,
+    /// Of it, and of what is made in it.
+    permissions: Permissions,
     open: Mutex<Option<Arc<OwnedFd>>>,
+    /// Without links, as of when it was last opened.
+    real: Mutex<PathBuf>,
+}
+
+/// A subfolder, and the way to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Entered {
+    pub(crate) folder: Arc<OwnedFd>,
+    /// Those above it, the outermost first.
+    above: Vec<Arc<OwnedFd>>,
 }
 
 impl Folder {
-    pub(crate) fn new(path: PathBuf, create: bool) -> Self {
-        Self { path, create, open: Mutex::new(None) }
+    pub(crate) fn new(path: PathBuf, create: bool, permissions: Permissions) -> Self {
+        Self { real: Mutex::new(path.clone()), path, create, permissions, open: Mutex::new(None) }
     }
 
     /// The handle; opened anew when another folder has this path by now.
@@ -43,56 +55,100 @@ impl Folder {
             return Ok(Arc::clone(handle));
         }
         if self.create && !self.path.is_dir() {
-            fs::create_dir_all(&self.path)?;
+            make_folders(&self.path, self.permissions)?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The configured path itself may lead over links: the operator chose it.
         let handle = Arc::new(rustix::fs::openat(CWD, &self.path, flags, Mode::empty())?);
+        if self.create {
+            // Also when it was there: whoever made it may not have come so far.
+            sync_name_of(&self.path)?;
+        }
+        if let Ok(real) = fs::canonicalize(&self.path) {
+            *self.real.lock().unwrap_or_else(PoisonError::into_inner) = real;
+        }
         *open = Some(Arc::clone(&handle));
         Ok(handle)
     }
 
-    /// For messages and for telling folders apart.
+    /// The permissions of what is made in it.
+    pub(crate) fn permissions(&self) -> Permissions {
+        self.permissions
+    }
+
+    /// For messages.
     pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
     }
+
+    /// For telling folders apart: a link to a folder is the same folder. Does not block.
+    pub(crate) fn real_path(&self) -> PathBuf {
+        self.real.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-/// The handle of a subfolder, which is made when it is missing.
-pub(crate) fn enter(top: &Arc<OwnedFd>, folders: &[String]) -> io::Result<Arc<OwnedFd>> {
+impl Entered {
+    /// Every folder whose names must be on disk for a file in this one to be found again.
+    pub(crate) fn way(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        self.above.iter().chain([&self.folder])
+    }
+
+    /// Syncs the names on the whole way.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.way().try_for_each(sync_folder)
+    }
+}
+
+/// Enters a subfolder, which is made when it is missing. Nothing in it is safe before the whole way is synced: not only by
+/// who makes a folder, for that may fail, or be another.
+pub(crate) fn enter(top: &Arc<OwnedFd>, folders: &[String], permissions: Permissions) -> io::Result<Entered> {
+    let mode = permissions.of_folder();
+    let mut above = Vec::with_capacity(folders.len());
     let mut here = Arc::clone(top);
     for folder in folders {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let next = match rustix::fs::openat(&*here, folder, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
-                match rustix::fs::mkdirat(&*here, folder, Mode::from_raw_mode(0o777)) {
-                    Ok(()) => sync(&here)?,
-                    Err(Errno::EXIST) => {}
+                let made = match rustix::fs::mkdirat(&*here, folder, mode) {
+                    Ok(()) => true,
+                    Err(Errno::EXIST) => false,
                     Err(error) => return Err(error.into()),
+                };
+                let next = rustix::fs::openat(&*here, folder, flags, Mode::empty());
+                if let (true, Ok(next)) = (made, &next) {
+                    permissions.enforce(next, mode)?;
                 }
-                rustix::fs::openat(&*here, folder, flags, Mode::empty())
+                next
             }
             next => next,
         };
-        here = Arc::new(next?);
+        above.push(std::mem::replace(&mut here, Arc::new(next?)));
     }
-    Ok(here)
-}
-
-/// Syncs the names in a folder.
-pub(crate) fn sync(folder: &OwnedFd) -> io::Result<()> {
-    match rustix::fs::fsync(folder) {
-        // File systems that cannot (some network ones) have made the name safe by themselves, or never will.
-        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
-        synced => Ok(synced?),
-    }
+    Ok(Entered { folder: here, above })
 }
 
 /// Opens a file of the folder. A link is not followed (`ELOOP`), a FIFO does not block, and what is not a regular file is
 /// refused.
 pub(crate) fn open_file(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
+    open_with_mode(folder, name, flags, Mode::empty())
+}
+
+/// The same, and makes the file.
+pub(crate) fn make_file(
+    folder: &OwnedFd,
+    name: &str,
+    flags: OFlags,
+    permissions: Permissions,
+) -> io::Result<File> {
+    let mode = permissions.of_file();
+    let file = open_with_mode(folder, name, flags | OFlags::CREATE, mode)?;
+    permissions.enforce(&file, mode)?;
+    Ok(file)
+}
+
+fn open_with_mode(folder: &OwnedFd, name: &str, flags: OFlags, mode: Mode) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o666))?);
+    let file = File::from(rustix::fs::openat(folder, name, flags, mode)?);
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 

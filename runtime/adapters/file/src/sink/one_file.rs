@@ -25,13 +25,13 @@ use rustix::{
 
 use super::{
     failure::{failure, unavailable},
-    folder::{self, Folder},
+    folder::{self, Entered, Folder},
     group::{Commit, GroupCommit},
     name::SafeName,
 };
 use crate::{
     config::IfExists,
-    fsys::{MAX_NUMBER, numbered},
+    fsys::{MAX_NUMBER, Permissions, numbered, sync_folder},
 };
 
 /// Where the name of a file comes from.
@@ -128,23 +128,24 @@ impl Files {
         Ok(())
     }
 
-    /// Writes one file and gives it its name, both not yet synced to the folder. Gives the folder to sync.
+    /// Writes one file and gives it its name, which is not yet synced. Gives the folder to sync, with the way to it.
     fn write(&self, top: &Arc<OwnedFd>, item: &FileItem) -> io::Result<Written> {
-        let target = folder::enter(top, &item.name.folders)?;
+        let entered = folder::enter(top, &item.name.folders, self.folder.permissions())?;
+        let target = &entered.folder;
         let name = item.name.name.as_str();
         // Without this look the file would be written only to be thrown away.
-        if matches!(item.if_exists, IfExists::Fail | IfExists::Skip) && exists(&target, name)? {
-            return taken(target, name, item);
+        if matches!(item.if_exists, IfExists::Fail | IfExists::Skip) && exists(target, name)? {
+            return taken(entered, name, item);
         }
-        let mut temporary = Temporary::write(top, &item.body)?;
+        let mut temporary = Temporary::write(top, &item.body, self.folder.permissions())?;
         match item.if_exists {
             IfExists::Replace => {
-                rustix::fs::renameat(&**top, &temporary.name, &*target, name)?;
+                rustix::fs::renameat(&**top, &temporary.name, target, name)?;
                 temporary.placed = true;
             }
-            IfExists::Fail | IfExists::Skip => match temporary.place(&target, name) {
+            IfExists::Fail | IfExists::Skip => match temporary.place(target, name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return taken(target, name, item);
+                    return taken(entered, name, item);
                 }
                 placed => placed?,
             },
@@ -152,7 +153,7 @@ impl Files {
                 let mut number = 0;
                 loop {
                     let numbered = numbered(name.as_ref(), number);
-                    match temporary.place(&target, &numbered.to_string_lossy()) {
+                    match temporary.place(target, &numbered.to_string_lossy()) {
                         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_NUMBER => {
                             number += 1;
                         }
@@ -161,7 +162,7 @@ impl Files {
                 }
             }
         }
-        Ok(Written::Sync(target))
+        Ok(Written::Sync(entered))
     }
 }
 
@@ -170,28 +171,27 @@ type SyncedFolder = (Arc<OwnedFd>, Result<(), Failure>);
 
 /// What became of a file.
 enum Written {
-    /// It has its name once this folder is synced.
-    Sync(Arc<OwnedFd>),
-    /// There was nothing to do.
-    Skipped,
+    /// It has its name once the way to this folder is synced.
+    Sync(Entered),
     /// Another file has the name.
     Taken,
 }
 
 /// A file of that name is there.
-fn taken(folder: Arc<OwnedFd>, name: &str, item: &FileItem) -> io::Result<Written> {
+fn taken(entered: Entered, name: &str, item: &FileItem) -> io::Result<Written> {
     if item.if_exists == IfExists::Skip {
-        return Ok(Written::Skipped);
+        // It may be this message's own, of an earlier attempt that failed when the folder was synced.
+        return Ok(Written::Sync(entered));
     }
     // An earlier attempt may have come this far and not known: the same bytes are the same message. Synced again, for
     // that attempt may have failed at just that.
-    let file = match folder::open_file(&folder, name, OFlags::RDONLY) {
+    let file = match folder::open_file(&entered.folder, name, OFlags::RDONLY) {
         Ok(file) => file,
         Err(_) => return Ok(Written::Taken),
     };
     if holds(&file, &item.body)? {
         file.sync_all()?;
-        Ok(Written::Sync(folder))
+        Ok(Written::Sync(entered))
     } else {
         Ok(Written::Taken)
     }
@@ -244,7 +244,6 @@ impl Commit for Files {
         for item in &items {
             let what = format!("file sink: writing `{path}/{}`", item.name);
             results.push(match self.write(&top, item) {
-                Ok(Written::Skipped) => Ok(None),
                 Ok(Written::Taken) => Err(Failure::new(
                     ErrorClass::SinkRejected,
                     format!(
@@ -252,25 +251,26 @@ impl Commit for Files {
                          each message, or another `if_exists`"
                     ),
                 )),
-                Ok(Written::Sync(folder)) => rustix::fs::fstat(&folder)
-                    .map(|stat| {
+                Ok(Written::Sync(entered)) => {
+                    let keys = entered.way().map(|folder| {
+                        let stat = rustix::fs::fstat(folder)?;
                         let key = (stat.st_dev, stat.st_ino);
-                        folders.entry(key).or_insert((folder, Ok(())));
-                        Some(key)
-                    })
-                    .map_err(|error| failure(&error.into(), &what)),
+                        folders.entry(key).or_insert_with(|| (Arc::clone(folder), Ok(())));
+                        Ok(key)
+                    });
+                    keys.collect::<io::Result<Vec<_>>>().map_err(|error| failure(&error, &what))
+                }
                 Err(error) => Err(failure(&error, &what)),
             });
         }
         for (folder, synced) in folders.values_mut() {
-            *synced = folder::sync(folder)
+            *synced = sync_folder(folder)
                 .map_err(|error| unavailable(&error, &format!("file sink: syncing the folder `{path}`")));
         }
         results
             .into_iter()
-            .map(|result| match result? {
-                Some(key) => folders.get(&key).map_or(Ok(()), |(_, synced)| synced.clone()),
-                None => Ok(()),
+            .map(|keys| {
+                keys?.iter().filter_map(|key| folders.get(key)).try_for_each(|(_, synced)| synced.clone())
             })
             .collect()
     }
@@ -280,12 +280,12 @@ impl Commit for Files {
 
 impl<'a> Temporary<'a> {
     /// Writes and syncs. On an error nothing is left.
-    fn write(folder: &'a OwnedFd, body: &[u8]) -> io::Result<Self> {
+    fn write(folder: &'a OwnedFd, body: &[u8], permissions: Permissions) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (name, file) = loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}{}-{count}", folder::temporary_prefix(), std::process::id());
-            match folder::open_file(folder, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL) {
+            match folder::make_file(folder, &name, OFlags::WRONLY | OFlags::EXCL, permissions) {
                 // Left by a process that had the same number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 file => break (name, file?),

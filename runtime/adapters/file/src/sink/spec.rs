@@ -21,13 +21,17 @@ use super::{
     name::SafeName,
     one_file::{Files, Naming, OneFileSink},
 };
-use crate::config::{IfExists, Mode, SinkConfig};
+use crate::{
+    config::{IfExists, Mode, SinkConfig},
+    fsys::Permissions,
+};
 
 /// Checked configuration of a file sink.
 #[derive(Debug)]
 struct FileSinkSpec {
     directory: PathBuf,
     create_directory: bool,
+    permissions: Permissions,
     naming: Naming,
     mode: Mode,
     if_exists: IfExists,
@@ -68,6 +72,12 @@ pub(crate) fn check(
     let spec = FileSinkSpec {
         directory: checker.base_dir.join(&config.directory),
         create_directory: config.create_directory,
+        permissions: match (config.file_mode, usage) {
+            (Some(mode), _) => Permissions::exactly(mode.bits()),
+            // A dead letter holds the whole message, with whatever it was trusted with.
+            (None, SinkUse::DeadLetter) => Permissions::PRIVATE,
+            (None, _) => Permissions::USUAL,
+        },
         naming: naming?,
         mode: config.mode,
         if_exists: if_exists.unwrap_or(IfExists::Fail),
@@ -114,7 +124,7 @@ fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checke
 #[async_trait]
 impl SinkSpec for FileSinkSpec {
     async fn open(&self, _context: SinkContext) -> Result<Arc<dyn Sink>, Failure> {
-        let folder = Folder::new(self.directory.clone(), self.create_directory);
+        let folder = Folder::new(self.directory.clone(), self.create_directory, self.permissions);
         let naming = self.naming.clone();
         let opening: Box<dyn FnOnce() -> Result<Arc<dyn Sink>, Failure> + Send> = match &self.mode {
             Mode::OneFile(_) => {

@@ -21,7 +21,10 @@ use gristmill_core::{
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use crate::FileAdapter;
+use crate::{
+    FileAdapter,
+    testing::{fail_syncs, syncs},
+};
 
 struct Bench {
     folder: TempDir,
@@ -400,6 +403,105 @@ async fn names_may_come_from_messages_and_only_some_files_stay_open() {
     assert!(open < 150, "{open}");
 }
 
+// === Permissions ===
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn dead_letters_are_for_the_processs_user_alone_unless_said_otherwise() {
+    for (usage, file_mode, expected) in [
+        (SinkUse::DeadLetter, None, Some((0o600, 0o700))),
+        (SinkUse::DeadLetter, Some("0640"), Some((0o640, 0o750))),
+        // More than the umask of most processes leaves.
+        (SinkUse::Send, Some("662"), Some((0o662, 0o772))),
+        (SinkUse::Send, None, None),
+    ] {
+        for mode in [json!({"one_file": {}}), json!({"append": {}})] {
+            let bench = Bench::new();
+            let mut config = json!({"name": "sub/a", "subdirectories": true, "mode": mode});
+            if let Some(file_mode) = file_mode {
+                config["file_mode"] = json!(file_mode);
+            }
+            let context = SinkContext { flow: "test".into(), body_bytes: 1 << 20 };
+            let sink = bench.check(config.clone(), usage).unwrap().spec.open(context).await.unwrap();
+            send(&sink, "", "x").await.unwrap();
+            let expected = expected.unwrap_or_else(|| {
+                let (file, folder) = (bench.folder.path().join("file"), bench.folder.path().join("folder"));
+                fs::write(&file, "").unwrap();
+                fs::create_dir(&folder).unwrap();
+                (mode_of(&file), mode_of(&folder))
+            });
+            let made = (mode_of(&bench.path("sub/a")), mode_of(&bench.path("sub")));
+            assert_eq!((made, mode_of(&bench.path(""))), (expected, expected.1), "{config}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_off_a_dead_letter_is_as_private() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("")).unwrap();
+    fs::write(bench.path("a.log"), "torn").unwrap();
+    let context = SinkContext { flow: "test".into(), body_bytes: 1 << 20 };
+    bench.check(append(json!({})), SinkUse::DeadLetter).unwrap().spec.open(context).await.unwrap();
+    assert_eq!(mode_of(&bench.path("a.log.torn")), 0o600);
+}
+
+// === Names on disk ===
+
+#[tokio::test]
+async fn nothing_is_confirmed_before_its_name_is_synced_also_not_by_a_second_attempt() {
+    let skip = rendered(json!({"mode": {"one_file": {"if_exists": "skip"}}}));
+    for config in [append(json!({})), rendered(json!({})), skip] {
+        let bench = Bench::new();
+        let sink = bench.open(config.clone()).await;
+        assert!(syncs(bench.folder.path()) > 0, "the name of the folder itself");
+        fail_syncs(&bench.path(""), true);
+        for _ in 0..2 {
+            let failure = send(&sink, "a.log", "x").await.unwrap_err();
+            assert!(failure.is_retryable(), "{config}: {failure}");
+            assert_eq!(bench.names(), ["a.log"]);
+        }
+        fail_syncs(&bench.path(""), false);
+        send(&sink, "a.log", "x").await.unwrap();
+        assert_eq!(bench.read("a.log").trim_end(), "x");
+    }
+}
+
+#[tokio::test]
+async fn the_way_into_subfolders_is_synced_whoever_made_them() {
+    for mode in [json!({"one_file": {}}), json!({"append": {}})] {
+        let bench = Bench::new();
+        let sink = bench.open(rendered(json!({"subdirectories": true, "mode": mode}))).await;
+        fs::create_dir_all(bench.path("a/b")).unwrap();
+        fail_syncs(&bench.path(""), true);
+        for _ in 0..2 {
+            assert!(send(&sink, "a/b/c", "x").await.unwrap_err().is_retryable());
+        }
+        fail_syncs(&bench.path(""), false);
+        let before = [syncs(&bench.path("a")), syncs(&bench.path("a/b"))];
+        send(&sink, "a/b/c", "x").await.unwrap();
+        let after = [syncs(&bench.path("a")), syncs(&bench.path("a/b"))];
+        assert!(before[0] < after[0] && before[1] < after[1], "{before:?}, {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_a_folder_is_the_same_folder() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("")).unwrap();
+    symlink(bench.path(""), bench.folder.path().join("link")).unwrap();
+    let mut through_link = append(json!({}));
+    through_link["directory"] = json!("link");
+    let (first, second) = (bench.open(append(json!({}))).await, bench.open(through_link).await);
+    // Two appenders would keep each other out.
+    send(&first, "", "one").await.unwrap();
+    send(&second, "", "two").await.unwrap();
+    assert_eq!(bench.read("a.log"), "one\ntwo\n");
+}
+
 // === What is in the way ===
 
 /// Runs this test once more, in a process that cannot write much: on a file system of 256 KiB where this process may mount
@@ -510,6 +612,9 @@ fn mistakes_are_found_without_touching_the_disk() {
             "`overwrite` is not known here",
         ),
         (json!({"directry": "x"}), "unknown key `directry`"),
+        (json!({"file_mode": "0755"}), "0755"),
+        (json!({"file_mode": "0240"}), "0240"),
+        (json!({"file_mode": 640}), "a whole number, not text"),
     ] {
         let mistakes = bench.check(config.clone(), SinkUse::Send).unwrap_err();
         assert!(mistakes.iter().any(|m| m.contains(expected)), "{config}: {mistakes:#?}");

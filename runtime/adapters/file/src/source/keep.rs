@@ -2,10 +2,9 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::Serialize;
@@ -15,7 +14,8 @@ use super::{
     settings::Settings,
 };
 use crate::fsys::{
-    MAX_NUMBER, append_no_follow, name_text, numbered, open_no_follow, rename_new, with_suffix,
+    MAX_NUMBER, Permissions, append_no_follow, cut_torn_tail, lock_exclusive, make_folders, name_text,
+    numbered, open_no_follow, rename_new, sync_folder_at, with_suffix,
 };
 
 /// What stands in a `.error` file: one such JSON object a line.
@@ -65,43 +65,43 @@ pub(crate) fn failed_file(file: &ClaimedFile, settings: &Settings, reason: &Reas
         class: reason.class,
         error: &reason.text,
     };
-    // The reason first: a file that failed is never there without it.
-    let (number, note_path) = write_note(folder, &file.name, &note)?;
-    let moved = match rename_new(&file.path, &folder.join(numbered(&file.name, number))) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Someone put a file of that name there this moment: another number, and the reason beside it after all.
-            fs::remove_file(&note_path)?;
-            let target = move_into(&file.path, folder, &file.name)?;
-            fs::write(folder.join(with_suffix(&target, ".error")), line_of(&note)?)
-        }
-        moved => moved,
-    };
+    let moved = move_with_note(&file.path, folder, &file.name, &line_of(&note)?, rename_new);
     moved.map_err(|error| at(folder, error))
 }
 
-fn write_note(folder: &Path, name: &OsStr, note: &ErrorNote<'_>) -> io::Result<(u32, PathBuf)> {
-    let mut number = 0;
-    loop {
+/// Moves a file under the first number for which neither its own name nor that of its note is taken. Neither replaces
+/// anything, nor follows a link.
+fn move_with_note(
+    from: &Path,
+    folder: &Path,
+    name: &OsStr,
+    note: &[u8],
+    rename: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    for number in 0..=MAX_NUMBER {
         let target = numbered(name, number);
-        let path = folder.join(with_suffix(&target, ".error"));
-        let taken = fs::symlink_metadata(folder.join(&target)).is_ok();
-        match if taken { None } else { Some(OpenOptions::new().write(true).create_new(true).open(&path)) } {
-            Some(Ok(mut file)) => {
-                return match file.write_all(&line_of(note)?) {
-                    Ok(()) => Ok((number, path)),
-                    Err(error) => {
-                        let _ = fs::remove_file(&path);
-                        Err(at(folder, error))
-                    }
-                };
+        let note_path = folder.join(with_suffix(&target, ".error"));
+        let target = folder.join(target);
+        if fs::symlink_metadata(&target).is_ok() {
+            continue;
+        }
+        let mut file = match OpenOptions::new().write(true).create_new(true).open(&note_path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            file => file?,
+        };
+        // The reason first: a file that failed is never there without it.
+        match file.write_all(note).and_then(|()| rename(from, &target)) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                fs::remove_file(&note_path)?;
+                // Someone put a file of that name there this moment.
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    return Err(error);
+                }
             }
-            Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists || number >= MAX_NUMBER => {
-                return Err(at(folder, error));
-            }
-            _ if number >= MAX_NUMBER => return Err(at(folder, io::ErrorKind::AlreadyExists.into())),
-            _ => number += 1,
         }
     }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Adds rejected lines to `<name>.rejected` among the failed files, and the reasons to `<name>.rejected.error`. When this
@@ -115,13 +115,8 @@ pub(crate) fn rejected_lines(
     make_folder(folder)?;
     let name = with_suffix(&file.name, ".rejected");
     let mut source = open_no_follow(&file.path)?;
-    let append = |name: &OsStr| -> io::Result<(BufWriter<File>, u64)> {
-        let file = append_no_follow(&folder.join(name)).map_err(|error| at(folder, error))?;
-        let length = file.metadata()?.len();
-        Ok((BufWriter::new(file), length))
-    };
-    let (mut lines, lines_before) = append(&name)?;
-    let (mut notes, notes_before) = append(&with_suffix(&name, ".error"))?;
+    let (mut lines, lines_before) = append_to(folder, &name)?;
+    let (mut notes, notes_before) = append_to(folder, &with_suffix(&name, ".error"))?;
     let wrote = (|| {
         for Rejection { place, reason } in rejections {
             source.seek(SeekFrom::Start(place.start))?;
@@ -146,15 +141,40 @@ pub(crate) fn rejected_lines(
         lines.flush()?;
         notes.flush()?;
         lines.get_ref().sync_data()?;
-        notes.get_ref().sync_data()
+        notes.get_ref().sync_data()?;
+        // Their names: also of files that were there, for whoever made them may not have come so far.
+        sync_folder_at(folder)
     })();
     // What is left in the buffers after an error must not be tried again when they are dropped, and what was written of it
     // is taken back: all of it is tried again later.
     let ((lines, _), (notes, _)) = (lines.into_parts(), notes.into_parts());
     if wrote.is_err() {
-        let _ = lines.set_len(lines_before).and_then(|()| notes.set_len(notes_before));
+        let _ = lines.set_len(lines_before);
+        let _ = notes.set_len(notes_before);
     }
     wrote.map_err(|error| at(folder, error))
+}
+
+/// Opens a file for whole lines to be added by nobody else until it is closed. Gives its length as well.
+fn append_to(folder: &Path, name: &OsStr) -> io::Result<(BufWriter<File>, u64)> {
+    let mut file = append_no_follow(&folder.join(name)).map_err(|error| at(folder, error))?;
+    // Other owners may keep lines here as well, of a file of the same name. What one takes back after an error must not be
+    // what another has synced.
+    lock_exclusive(&file).map_err(|error| at(folder, error))?;
+    // Left by a process that was killed between two writes. Its lines had not settled: they are offered again.
+    let torn = with_suffix(name, ".torn");
+    let cut = cut_torn_tail(&mut file, || append_no_follow(&folder.join(&torn)))
+        .map_err(|error| at(folder, error))?;
+    if cut.torn > 0 {
+        tracing::warn!(
+            file = name_text(name),
+            offset = cut.whole,
+            bytes = cut.torn,
+            kept_in = name_text(&torn),
+            "the last line has no end: it was half-written when a process died, and is cut off"
+        );
+    }
+    Ok((BufWriter::new(file), cut.whole))
 }
 
 /// Remembers the last byte that went through.
@@ -182,9 +202,61 @@ fn line_of(note: &ErrorNote<'_>) -> io::Result<Vec<u8>> {
 }
 
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o777).create(folder).map_err(|error| at(folder, error))
+    make_folders(folder, Permissions::USUAL).map_err(|error| at(folder, error))
 }
 
 fn at(folder: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("`{}`: {error}", name_text(folder.as_os_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::{fs::FlockOperation, io::Errno};
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_adds_rejected_lines_and_the_next_sees_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = OsStr::new("a.rejected");
+        let (mut first, length) = append_to(folder.path(), name).unwrap();
+        assert_eq!(length, 0);
+        let other = File::open(folder.path().join(name)).unwrap();
+        let locked = rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(locked, Err(Errno::WOULDBLOCK));
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| append_to(folder.path(), name).unwrap().1);
+            first.write_all(b"one\n").unwrap();
+            drop(first);
+            assert_eq!(second.join().unwrap(), 4, "read while nobody else writes");
+        });
+    }
+
+    #[test]
+    fn a_name_that_is_taken_this_moment_replaces_nothing_and_follows_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("from"), "content").unwrap();
+        fs::write(path("precious"), "precious").unwrap();
+        std::os::unix::fs::symlink(path("precious"), path("a-1.error")).unwrap();
+        let rename = |from: &Path, to: &Path| {
+            if to == path("a") {
+                fs::write(to, "of someone else").unwrap();
+            }
+            rename_new(from, to)
+        };
+        move_with_note(&path("from"), folder.path(), OsStr::new("a"), b"note", rename).unwrap();
+        let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+        assert_eq!((read("a-2"), read("a-2.error")), ("content".into(), "note".into()));
+        assert_eq!((read("a"), read("precious")), ("of someone else".into(), "precious".into()));
+        assert!(!path("a.error").exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_moved_leaves_no_note() {
+        let folder = tempfile::tempdir().unwrap();
+        let rename = |_: &Path, _: &Path| Err(Errno::NOSPC.into());
+        assert!(move_with_note(Path::new("x"), folder.path(), OsStr::new("a"), b"note", rename).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

@@ -302,12 +302,36 @@ async fn rejected_lines_are_kept_and_the_file_goes_on() {
     bench.until(|b| b.names().contains(&"done/a.csv".into())).await;
     let files = bench.files();
     assert_eq!(files["failed/a.csv.rejected"], "1\r\n3\n");
+    let synced = |name: &str| crate::testing::syncs(&bench.path(name));
+    assert!(
+        synced("failed") > 0 && synced("") > 0,
+        "the files have their names on disk, and so has their folder"
+    );
     let errors: Vec<Json> = files["failed/a.csv.rejected.error"]
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!((&errors[0]["message"], &errors[1]["message"]), (&json!("a.csv:0"), &json!("a.csv:5")));
     assert_eq!(errors[1]["line"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_kill_left_half_written_among_the_rejected_is_cut_off() {
+    let bench = Bench::new();
+    bench.write("a.csv", "1\n2\n");
+    fs::create_dir(bench.path("failed")).unwrap();
+    fs::write(bench.path("failed/a.csv.rejected"), "whole\nhal").unwrap();
+    fs::write(bench.path("failed/a.csv.rejected.error"), "{\"message\":").unwrap();
+    let mut source = bench.start(lines(json!({}))).await;
+    for delivery in take(&mut source, 2).await {
+        reject(delivery, "odd");
+    }
+    bench.until(|b| b.names().contains(&"done/a.csv".into())).await;
+    let files = bench.files();
+    assert_eq!(files["failed/a.csv.rejected"], "whole\n1\n2\n");
+    assert_eq!(files["failed/a.csv.rejected.torn"], "hal\n");
+    let notes = &files["failed/a.csv.rejected.error"];
+    assert_eq!(notes.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,13 +28,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    budget::Account,
     listener::{ConnectionGuard, Shared},
     request,
     table::Table,
 };
 
 /// How many requests of one HTTP/2 connection are served at once.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 64;
 
 /// How much a request line may add to the headers, in bytes. RFC 9112 section 3 asks for 8000 at the least.
 const REQUEST_LINE_BYTES: usize = 16 * 1024;
@@ -96,11 +97,12 @@ pub(super) async fn serve(
     let keep_alive = Duration::from_millis(table.limits.keep_alive_ms);
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity), lingering: None });
+    let account = Account::new(Arc::clone(&shared.held));
     let service = service_fn(|request: Request<Incoming>| {
         let active = activity.begin(request.version());
-        let shared = Arc::clone(&shared);
+        let (shared, account) = (Arc::clone(&shared), Arc::clone(&account));
         async move {
-            let response = request::serve(&shared.table, peer, request).await;
+            let response = request::serve(&shared.table, &account, peer, request).await;
             drop(active);
             Ok::<_, Infallible>(response)
         }

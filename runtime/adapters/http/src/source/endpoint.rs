@@ -38,8 +38,8 @@ pub(crate) struct Settings {
 
 /// Whether a request may come in.
 pub(crate) enum Admission {
-    /// It may: hand the delivery in at the entrance, keep the place until it has settled.
-    Open(Entrance, Place),
+    /// It may: take a place at the entrance once it is known to be good.
+    Open(Entrance),
     /// The flow cannot take messages for now.
     Paused,
     /// As many deliveries are unsettled as may be.
@@ -48,8 +48,11 @@ pub(crate) enum Admission {
     Closed,
 }
 
-/// The right to hand in one delivery.
-pub(crate) struct Entrance(mpsc::UnboundedSender<Delivery>);
+/// The right to hand in one delivery, which the endpoint keeps even if it is closed meanwhile.
+pub(crate) struct Entrance {
+    endpoint: Arc<Endpoint>,
+    queue: mpsc::UnboundedSender<Delivery>,
+}
 
 /// One of the places for deliveries in flight. Dropping it frees it.
 pub(crate) struct Place(Arc<Endpoint>);
@@ -88,7 +91,8 @@ impl Endpoint {
         *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Lets a request in, if it may.
+    /// Lets a request in, if it may. It has no place yet: a sender that nobody knows must not keep the others out by being
+    /// slow. So `Full` is only said early to those who would hear it anyway.
     pub(crate) fn admit(self: &Arc<Self>, limit: usize) -> Admission {
         let Some(queue) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return Admission::Closed;
@@ -96,22 +100,28 @@ impl Endpoint {
         if self.paused.load(Ordering::Acquire) {
             return Admission::Paused;
         }
-        let taken = self
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
-        match taken {
-            Ok(_) => Admission::Open(Entrance(queue), Place(Arc::clone(self))),
-            Err(_) => Admission::Full,
+        if self.in_flight.load(Ordering::Acquire) >= limit {
+            return Admission::Full;
         }
+        Admission::Open(Entrance { endpoint: Arc::clone(self), queue })
     }
 }
 
 // === impl Entrance ===
 
 impl Entrance {
+    /// Takes a place, to be kept until the delivery has settled. `None` when as many are unsettled as may be.
+    pub(crate) fn take_place(&self, limit: usize) -> Option<Place> {
+        let in_flight = &self.endpoint.in_flight;
+        in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
+            .ok()
+            .map(|_| Place(Arc::clone(&self.endpoint)))
+    }
+
     /// Hands the delivery to the flow. When the flow is gone the delivery is dropped, and so released.
     pub(crate) fn hand_in(self, delivery: Delivery) {
-        drop(self.0.send(delivery));
+        drop(self.queue.send(delivery));
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     registrations: Mutex<Vec<(u64, Registration)>>,
     next_id: AtomicU64,
     connections: AtomicUsize,
+    /// How many bytes all connections hold, see `budget`.
+    pub(crate) held: Arc<AtomicUsize>,
     /// A connection has ended, or more are allowed now.
     room: Notify,
 }
@@ -143,6 +145,7 @@ impl Listener {
             registrations: Mutex::default(),
             next_id: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            held: Arc::default(),
             room: Notify::new(),
         });
         let (opened, stop) = (CancellationToken::new(), CancellationToken::new());

@@ -4,6 +4,7 @@
 //! versions of a flow: a reload swaps the settings under them, so that no request is refused.
 
 mod answer;
+mod budget;
 mod connection;
 mod endpoint;
 mod listener;
@@ -90,7 +91,8 @@ impl SourceSpec for HttpSourceSpec {
 
     async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
         let listener = self.listeners.attach(self.checked.route.listen).await?;
-        let CheckedSource { route, read_timeout_ms, answer_timeout_ms, keep_credentials, signature } = self.checked.clone();
+        let CheckedSource { route, read_timeout_ms, answer_timeout_ms, keep_credentials, signature } =
+            self.checked.clone();
         let settings = Settings {
             route,
             read_timeout: Duration::from_millis(read_timeout_ms),

@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     answer::{self, retry_after_seconds},
-    endpoint::{Admission, Endpoint, Entrance, Place, Settings},
+    budget::{Account, Allowance, Hold},
+    endpoint::{Admission, Endpoint, Entrance, Settings},
     problem::{Body, Problem},
     spec::normal_host,
     table::{Lookup, Table},
@@ -32,24 +33,28 @@ const MAX_LOOKUPS: usize = 16;
 /// How much room is made for a body before any of it has come, in bytes: what a sender claims is not believed further.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 
+/// What a request that is being served takes besides its head and its body, in bytes and roughly: so that those without
+/// either have an end too.
+const REQUEST_BYTES: usize = 1_024;
+
 /// A request that was let in.
 struct Admitted<'path> {
     settings: Arc<Settings>,
     values: Vec<&'path str>,
     signature: Option<Vec<u8>>,
     entrance: Entrance,
-    place: Place,
 }
 
 /// Serves one request.
 pub(super) async fn serve(
     table: &ArcSwap<Table>,
+    account: &Arc<Account>,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut response =
-        handle(table, peer, &head, body).await.unwrap_or_else(|problem| problem.into_response());
+        handle(table, account, peer, &head, body).await.unwrap_or_else(|problem| problem.into_response());
     // The rest of such a body is not read, so the next request could not be found behind it.
     let leaves_body =
         matches!(response.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
@@ -61,22 +66,44 @@ pub(super) async fn serve(
 
 async fn handle(
     table: &ArcSwap<Table>,
+    account: &Arc<Account>,
     peer: SocketAddr,
     head: &Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
     let host = host_of(head)?;
-    let Admitted { settings, values, signature, entrance, place } =
-        match admit(table, host.as_deref(), head, &body)? {
-            Ok(admitted) => admitted,
-            Err(response) => return Ok(response),
-        };
+    let Admitted { settings, values, signature, entrance } = match admit(table, host.as_deref(), head, &body)?
+    {
+        Ok(admitted) => admitted,
+        Err(response) => return Ok(response),
+    };
+    let limits = &settings.context.limits;
     let refused = |problem: Problem, reason| {
         settings.context.observer.refused(reason);
         problem
     };
-    let body = match timeout(settings.read_timeout, read(body, settings.context.limits.body_bytes)).await {
+    let allowance = Allowance {
+        listener_bytes: table.load().limits.buffer_bytes,
+        largest_request_bytes: limits
+            .body_bytes
+            .saturating_add(limits.header_bytes)
+            .saturating_add(REQUEST_BYTES),
+    };
+    let mut hold = account.hold();
+    if !hold.grow(header_bytes(head) + REQUEST_BYTES, allowance) {
+        return Err(refused(try_later(&settings), "buffer"));
+    }
+    let reading = read(body, limits.body_bytes, &mut hold, allowance);
+    let body = match timeout(settings.read_timeout, reading).await {
         Ok(Ok(body)) => body,
+        Ok(Err(Unread::NoRoom)) => {
+            let mut problem = try_later(&settings);
+            // As above: the rest of the body is not read.
+            if head.version < Version::HTTP_2 {
+                problem = problem.with_header(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            return Err(refused(problem, "buffer"));
+        }
         Ok(Err(Unread::TooLarge)) => return Err(refused(too_large(), "body_too_large")),
         Ok(Err(Unread::Broken)) => {
             return Err(refused(bad_request("The body of the request is not complete."), "broken_body"));
@@ -93,6 +120,11 @@ async fn handle(
     }
     let headers = message_headers(head, host.as_deref(), peer, &settings, &values)
         .map_err(|(problem, reason)| refused(problem, reason))?;
+    let Some(place) = entrance.take_place(limits.in_flight) else {
+        return Err(refused(try_later(&settings), "in_flight"));
+    };
+    // From here on it is the place that bounds what is held.
+    drop(hold);
 
     let now = settings.context.clock.now();
     let id = MessageId::from(id::new(now));
@@ -116,7 +148,7 @@ async fn handle(
     }
 }
 
-/// Finds the endpoint, checks what can be checked on the head alone, and takes a place. `Ok(Err(_))` is an answer that
+/// Finds the endpoint, checks what can be checked on the head alone, and asks for the entrance. `Ok(Err(_))` is an answer that
 /// needs no flow.
 fn admit<'path>(
     table: &ArcSwap<Table>,
@@ -151,8 +183,8 @@ fn admit<'path>(
             problem
         })?;
         match endpoint.admit(settings.context.limits.in_flight) {
-            Admission::Open(entrance, place) => {
-                return Ok(Ok(Admitted { settings, values, signature, entrance, place }));
+            Admission::Open(entrance) => {
+                return Ok(Ok(Admitted { settings, values, signature, entrance }));
             }
             Admission::Paused => {
                 settings.context.observer.refused("paused");
@@ -179,8 +211,7 @@ fn check_head(
     settings: &Settings,
 ) -> Result<Option<Vec<u8>>, (Problem, &'static str)> {
     let limits = &settings.context.limits;
-    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if head.headers.len() > limits.headers || bytes > limits.header_bytes {
+    if head.headers.len() > limits.headers || header_bytes(head) > limits.header_bytes {
         return Err((headers_too_large(), "headers_too_large"));
     }
     if body.size_hint().lower() > limits.body_bytes as u64 {
@@ -193,6 +224,11 @@ fn check_head(
             None => Err((unsigned(), "signature")),
         },
     }
+}
+
+/// What names and values of the request's headers take together, in bytes.
+fn header_bytes(head: &Parts) -> usize {
+    head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 /// The host that is asked for, without its port. `None` only in HTTP/1.0.
@@ -218,9 +254,16 @@ fn host_of(head: &Parts) -> Result<Option<String>, Problem> {
 enum Unread {
     TooLarge,
     Broken,
+    /// The connection or the listener holds all that it may.
+    NoRoom,
 }
 
-async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
+async fn read(
+    mut body: Incoming,
+    limit: usize,
+    hold: &mut Hold,
+    allowance: Allowance,
+) -> Result<Bytes, Unread> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -228,6 +271,9 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
         if data.len() > limit - first.len() - all.len() {
             return Err(Unread::TooLarge);
+        }
+        if !hold.grow(data.len(), allowance) {
+            return Err(Unread::NoRoom);
         }
         if first.is_empty() && all.is_empty() {
             first = data;

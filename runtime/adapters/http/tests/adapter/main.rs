@@ -8,6 +8,7 @@
 //! | `request` | from request to message: routes, headers, parameters, what is malformed |
 //! | `answer` | from settlement to answer, late and lost answers |
 //! | `limits` | every limit of the source, reached |
+//! | `overload` | senders that begin and do not go on |
 //! | `reload` | versions and routes that change under load |
 //! | `tls` | `send` over HTTPS: whom it trusts, and as whom it comes |
 //! | `sink` | `send` and `call` against servers that behave and servers that do not |
@@ -24,6 +25,7 @@ mod answer;
 mod config;
 mod contract;
 mod limits;
+mod overload;
 mod reload;
 mod request;
 mod sink;
