@@ -4,8 +4,13 @@ use std::{
     fs::{self, File},
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,6 +52,7 @@ pub(crate) struct Mill {
     child: Child,
     admin: String,
     client: ureq::Agent,
+    interrupted: Arc<AtomicBool>,
     /// The runtime's log.
     pub(crate) log: PathBuf,
 }
@@ -159,8 +165,8 @@ fn copy_files(
 // === impl Mill ===
 
 impl Mill {
-    /// Starts the runtime and waits until every flow takes messages.
-    pub(crate) fn start(binary: &Path, place: &Place) -> Result<Self> {
+    /// Starts the runtime and waits until every flow takes messages, or `interrupted` is set.
+    pub(crate) fn start(binary: &Path, place: &Place, interrupted: Arc<AtomicBool>) -> Result<Self> {
         let log = place.folder.join("gristmill.log");
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = Command::new(binary)
@@ -169,10 +175,12 @@ impl Mill {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(output)
+            // Ctrl-C on the terminal is for the demo, which then stops the runtime: two signals would stop it at once.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {}", binary.display()))?;
         let admin = format!("http://{}", place.admin);
-        let mut mill = Self { child, admin, client: http::client(), log };
+        let mut mill = Self { child, admin, client: http::client(), interrupted, log };
         wait::until("every flow takes messages", START, || {
             mill.check_alive()?;
             Ok(mill.readiness().ok().filter(|readiness| readiness.ready).map(drop))
@@ -198,8 +206,9 @@ impl Mill {
         serde_json::from_str(&answer.body).context("the health answer is not as expected")
     }
 
-    /// An error when the runtime has ended by itself.
+    /// An error when the runtime has ended by itself, or the demo has been interrupted.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
+        ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("the runtime has ended: {status}\n{}", self.log_tail()),

@@ -69,18 +69,15 @@ pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
     println!("   {}  ({:.0} s)\n", shown(root, &binary), started.elapsed().as_secs_f64());
 
     let stories = story::read_all(&root.join("flows"))?;
-    let (place, mut mill) = start(root, &binary)?;
+    let interrupted = interrupts()?;
+    let (place, mut mill) = start(root, &binary, &interrupted)?;
     show_and_check(root, &place, &mut mill, &stories)?;
     let webhook = heartbeat(root, &place, &stories)?;
     if arguments.once {
         return finish(&place, mill, &webhook);
     }
-    let stopped = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stopped)).context("cannot listen for signals")?;
-    }
     instructions(&place);
-    watch(&mut mill, &webhook, &stopped)?;
+    watch(&mut mill, &webhook, &interrupted)?;
     println!("\nStopping: the runtime finishes what it has accepted.");
     mill.stop()
 }
@@ -88,22 +85,31 @@ pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
 /// The demo with `--once`, of a binary and plugins that are built already.
 pub(crate) fn play_once(root: &Path, binary: &Path) -> Result<()> {
     let stories = story::read_all(&root.join("flows"))?;
-    let (place, mut mill) = start(root, binary)?;
+    let (place, mut mill) = start(root, binary, &interrupts()?)?;
     show_and_check(root, &place, &mut mill, &stories)?;
     let webhook = heartbeat(root, &place, &stories)?;
     finish(&place, mill, &webhook)
 }
 
-fn start(root: &Path, binary: &Path) -> Result<(Place, Mill)> {
+/// Set by Ctrl-C and SIGTERM, from when it is asked for.
+fn interrupts() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen for signals")?;
+    }
+    Ok(interrupted)
+}
+
+fn start(root: &Path, binary: &Path, interrupted: &Arc<AtomicBool>) -> Result<(Place, Mill)> {
     let started = Instant::now();
     let place = Place::prepare(root, &root.join(FOLDER))?;
     println!("3. The flows, started with `gristmill run --admin {}` in {FOLDER}/:", place.admin());
-    let mill = Mill::start(binary, &place)?;
+    let mill = Mill::start(binary, &place, Arc::clone(interrupted))?;
     for flow in mill.flows()? {
         let (name, version) = (flow.flow.unwrap_or_default(), flow.version.unwrap_or_default());
         println!("   {name:<16} version {version}");
     }
-    println!("   ({:.1} s)\n", started.elapsed().as_secs_f64());
+    println!("   HTTP on {}  ({:.1} s)\n", place.address, started.elapsed().as_secs_f64());
     Ok((place, mill))
 }
 
@@ -157,13 +163,15 @@ fn instructions(place: &Place) {
 }
 
 /// Shows the log as it grows and the answers as they change, until it is stopped.
-fn watch(mill: &mut Mill, webhook: &http::Prepared, stopped: &AtomicBool) -> Result<()> {
+fn watch(mill: &mut Mill, webhook: &http::Prepared, interrupted: &AtomicBool) -> Result<()> {
     let client = http::client();
     let mut log = File::open(&mill.log)?;
     log.seek(SeekFrom::End(0))?;
     let mut last = String::new();
-    while !stopped.load(Ordering::Relaxed) {
-        mill.check_alive()?;
+    while !interrupted.load(Ordering::Relaxed) {
+        if let Err(problem) = mill.check_alive() {
+            return if interrupted.load(Ordering::Relaxed) { Ok(()) } else { Err(problem) };
+        }
         let answer = http::send(&client, webhook)?;
         ensure!(answer.status == 202, "a webhook was answered {}: {}", answer.status, answer.body);
         let told = reload::told(&answer.body)?;
@@ -173,7 +181,7 @@ fn watch(mill: &mut Mill, webhook: &http::Prepared, stopped: &AtomicBool) -> Res
             last = now;
         }
         let tick = Instant::now();
-        while tick.elapsed() < HEARTBEAT_EVERY && !stopped.load(Ordering::Relaxed) {
+        while tick.elapsed() < HEARTBEAT_EVERY && !interrupted.load(Ordering::Relaxed) {
             let mut lines = Vec::new();
             log.read_to_end(&mut lines)?;
             std::io::stdout().write_all(&lines)?;
