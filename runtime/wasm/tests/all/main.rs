@@ -1,9 +1,8 @@
-//! The host against guests, most of them hostile. Guests are written as Wasm text, so that these tests need no compiler
-//! for Wasm.
+//! The host against guests, most of them hostile. Guests are written as Wasm text (see the package
+//! `gristmill-guests`), so that these tests need no compiler for Wasm.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `guest` | guests out of text, with the contract's layout written once |
 //! | `bench` | a host over a folder, settings, a recording observer |
 //! | `load` | what can be loaded, and what each file that cannot is told |
 //! | `calls` | messages in and out: headers, bodies, pools, retirement, cancellation |
@@ -19,6 +18,7 @@ mod cache;
 mod calls;
 mod contracts;
 mod grants;
-mod guest;
 mod hostile;
 mod load;
+
+use gristmill_guests as guest;

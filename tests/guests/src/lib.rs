@@ -4,13 +4,20 @@
 //! Memory: the answer at 64 (zero means: no change), the description at 256, texts from 512, the heap from 64 KiB.
 //! An answer of `transform` is `result<outcome, failure>`: result at 0, outcome or failure at 4, its payload from 8; a change
 //! is three lists: headers to set (8), headers to remove (16), and the optional body (24: whether, 28: where, 32: length).
+//!
+//! A package of its own, because the tests of the plugin host and those of the binary both need hostile guests, and neither
+//! should need a compiler for Wasm.
+#![allow(
+    clippy::unwrap_used,
+    reason = "only tests call this, and a guest whose text is wrong is a test that is wrong"
+)]
 
 use std::fmt::Write;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-const CONTRACT: &str = include_str!("../../../../plugin-sdk/wit/plugin.wit");
+const CONTRACT: &str = include_str!("../../../plugin-sdk/wit/plugin.wit");
 
 /// As much of WASI 0.2 as the guests here use, of a version that is not the host's.
 const WASI: &str = "
@@ -43,31 +50,38 @@ package other:host@1.0.0 {
 ";
 
 /// A guest in the making.
-#[derive(Clone)]
-pub(crate) struct Guest {
-    pub(crate) world: &'static str,
-    pub(crate) name: String,
-    pub(crate) version: &'static str,
-    pub(crate) schema: &'static str,
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// `transformer` or `router`.
+    pub world: &'static str,
+    /// What it says it is called.
+    pub name: String,
+    /// Its own version.
+    pub version: &'static str,
+    /// JSON Schema of its configuration.
+    pub schema: &'static str,
     /// As the contract's variant: 0 none, 1 listed, 2 all.
-    pub(crate) wants: (u8, Vec<&'static str>),
-    pub(crate) wants_body: bool,
+    pub wants: (u8, Vec<&'static str>),
+    /// Whether the body is passed in.
+    pub wants_body: bool,
     /// Imports of the world, in WIT.
-    pub(crate) wit: &'static str,
+    pub wit: &'static str,
     /// Imports of the core module, in text.
-    pub(crate) imports: &'static str,
+    pub imports: &'static str,
     /// Functions and globals of its own.
-    pub(crate) items: &'static str,
+    pub items: &'static str,
     /// Bodies of the exports, in text. `$id $id_len $headers $headers_len $body $body_len` are the message.
-    pub(crate) describe: &'static str,
-    pub(crate) configure: &'static str,
-    pub(crate) entry: &'static str,
+    pub describe: &'static str,
+    /// The same, of `configure`: `$config $config_len` are the configuration.
+    pub configure: &'static str,
+    /// The same, of `transform` or `route`.
+    pub entry: &'static str,
     /// Pages of memory at the start.
-    pub(crate) pages: u32,
+    pub pages: u32,
 }
 
 /// A transformer that changes nothing.
-pub(crate) fn transformer() -> Guest {
+pub fn transformer() -> Guest {
     Guest {
         world: "transformer",
         name: "guest".into(),
@@ -86,13 +100,13 @@ pub(crate) fn transformer() -> Guest {
 }
 
 /// A router that names no route.
-pub(crate) fn router() -> Guest {
+pub fn router() -> Guest {
     Guest { world: "router", ..transformer() }
 }
 
 impl Guest {
     /// As a core module that carries its component type.
-    pub(crate) fn module(&self) -> Vec<u8> {
+    pub fn module(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         resolve.push_str("plugin.wit", CONTRACT).unwrap();
         let wit = format!(
@@ -107,7 +121,7 @@ impl Guest {
     }
 
     /// As a component.
-    pub(crate) fn component(&self) -> Vec<u8> {
+    pub fn component(&self) -> Vec<u8> {
         ComponentEncoder::default().module(&self.module()).unwrap().validate(true).encode().unwrap()
     }
 
