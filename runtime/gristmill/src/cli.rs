@@ -20,16 +20,14 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// The texts of most commands stand at their arguments: a text here would hide those.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the flows of a folder, and reload them when they change.
     Run(RunArguments),
-    /// Find every mistake in flows, without running them.
     Validate(ValidateArguments),
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
-    /// Print the JSON Schema of flow files, for editors.
     Schema(SchemaArguments),
     /// Begin a flow or a plugin.
     #[command(subcommand)]
@@ -88,7 +86,6 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginCommand {
-    /// Show what a plugin is, wants, imports, needs granted, and its configuration's schema.
     Inspect(InspectArguments),
 }
 

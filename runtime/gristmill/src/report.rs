@@ -14,6 +14,18 @@ pub(crate) enum Problem {
     Mistakes(Vec<Mistake>),
 }
 
+impl Problem {
+    /// In one line.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Mistakes(mistakes) => {
+                mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+}
+
 impl From<String> for Problem {
     fn from(text: String) -> Self {
         Self::Text(text)
@@ -96,6 +108,7 @@ pub(crate) fn human(mistakes: &[Mistake], sources: &Sources, colour: bool) -> St
             out.push_str(&mistake.to_string());
             out.push('\n');
         }
+        out.push('\n');
     }
     out
 }

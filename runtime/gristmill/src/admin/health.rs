@@ -1,5 +1,7 @@
 //! `/health/ready`: whether every flow takes messages, with the reason for each that does not.
 
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 use gristmill_engine::runtime::{FlowState, FlowStatus};
 use http::{Response, StatusCode};
@@ -23,7 +25,14 @@ pub(super) fn ready(admin: &Admin, query: Option<&str>) -> Response<Full<Bytes>>
     let is_ready = |status: &FlowStatus| matches!(status.state, FlowState::Running | FlowState::Finished);
     let unknown = !loading && only.is_some() && flows.is_empty();
     let ready = !loading && !draining && !unknown && flows.iter().all(is_ready);
-    let body = json!({ "ready": ready, "loading": loading, "draining": draining, "flows": flows });
+    let refused = admin.configuration_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let body = json!({
+        "ready": ready,
+        "loading": loading,
+        "draining": draining,
+        "configuration_refused": refused,
+        "flows": flows,
+    });
     let status = match (ready, unknown) {
         (true, _) => StatusCode::OK,
         (false, true) => StatusCode::NOT_FOUND,

@@ -3,7 +3,12 @@
 
 mod health;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use gristmill_engine::runtime::{FlowState, Runtime};
@@ -33,6 +38,8 @@ pub(crate) struct Admin {
     pub(crate) loaded: CancellationToken,
     /// Set once the runtime has begun to shut down.
     pub(crate) draining: CancellationToken,
+    /// Why the configuration as it is now was refused.
+    pub(crate) configuration_refused: Mutex<Option<String>>,
 }
 
 /// A running admin listener; stops when dropped.

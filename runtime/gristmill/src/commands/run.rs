@@ -1,8 +1,12 @@
 //! `gristmill run`: runs the flows of a folder, and reloads them when they change.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    io::IsTerminal as _,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use gristmill_core::{SystemClock, observe::ReloadResult};
+use gristmill_core::{SystemClock, config::Mistake, observe::ReloadResult};
 use gristmill_engine::flow::FlowFile;
 use gristmill_engine::runtime::{Applied, DOWN_RETRY, Runtime, RuntimeParts};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -72,6 +76,7 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
         metrics,
         loaded: CancellationToken::new(),
         draining: CancellationToken::new(),
+        configuration_refused: Mutex::default(),
     });
     let watcher = Watcher::start(&settings);
     let mut server = Server { arguments, settings, log, runtime, admin, listener: None, watcher };
@@ -108,8 +113,8 @@ impl Server<'_> {
             self.admin.loaded.cancel();
             self.serve(signals).await;
         }
-        tracing::info!("stopping: no more messages are taken, those that were accepted are finished");
         self.admin.draining.cancel();
+        tracing::info!("stopping: no more messages are taken, those that were accepted are finished");
         let runtime = Arc::clone(&self.runtime);
         tokio::select! {
             left = runtime.shutdown() => {
@@ -163,20 +168,41 @@ impl Server<'_> {
         self.apply(false).await;
     }
 
-    /// What of the configuration can change while it runs; the rest is said to need a restart. A file with mistakes changes
-    /// nothing.
+    /// A configuration with mistakes, or with a change that needs a restart, changes nothing. It is said once, and shown by
+    /// `/health/ready` until it is mended.
     async fn reload_settings(&mut self) {
-        let new = match Settings::load(&self.arguments.places, self.arguments.admin.as_deref()) {
-            Ok(new) => new,
-            Err(mistakes) => {
-                tracing::error!("the configuration was refused; the one before goes on");
-                show(&mistakes);
-                return;
-            }
+        let taken_over = match Settings::load(&self.arguments.places, self.arguments.admin.as_deref()) {
+            Ok(new) if new == self.settings => Ok(false),
+            Ok(new) => self.take_over(new).await.map(|()| true).map_err(Problem::Text),
+            Err(mistakes) => Err(Problem::Mistakes(mistakes)),
         };
-        if new == self.settings {
-            return;
+        let refused = taken_over.as_ref().err().map(Problem::summary);
+        let mut shown = self.admin.configuration_refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = refused.is_some() && *shown != refused;
+        *shown = refused;
+        drop(shown);
+        match taken_over {
+            Ok(false) => {}
+            Ok(true) => {
+                self.admin.metrics.config_reload(true);
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(_) if !news => {}
+            Err(problem) => {
+                self.admin.metrics.config_reload(false);
+                match &problem {
+                    Problem::Text(text) => tracing::error!("the configuration was refused: {text}"),
+                    Problem::Mistakes(mistakes) => {
+                        show(None, mistakes);
+                        tracing::error!("the configuration was refused; the one before goes on");
+                    }
+                }
+            }
         }
+    }
+
+    /// Takes over what of the configuration can change while it runs; the rest is said to need a restart.
+    async fn take_over(&mut self, new: Settings) -> Result<(), String> {
         let old = &self.settings;
         for (what, changed) in [
             ("state", new.state != old.state),
@@ -184,34 +210,24 @@ impl Server<'_> {
             ("log.format", new.log.format != old.log.format),
         ] {
             if changed {
-                tracing::error!("the configuration was refused: a change of `{what}` needs a restart");
-                return;
+                return Err(format!("a change of `{what}` needs a restart"));
             }
         }
         let listener = match new.admin {
             Some(_) if new.admin == old.admin => None,
             None => Some(None),
-            Some(address) => match admin::listen(address, Arc::clone(&self.admin)).await {
-                Ok(listener) => {
-                    tracing::info!(address = %listener.address, "the admin listener has moved");
-                    Some(Some(listener))
-                }
-                Err(problem) => {
-                    tracing::error!("the configuration was refused: {problem}");
-                    return;
-                }
-            },
+            Some(address) => Some(Some(admin::listen(address, Arc::clone(&self.admin)).await?)),
         };
-        if let Err(problem) = self.log.set_level(&new.log.level) {
-            tracing::error!("the configuration was refused: {problem}");
-            return;
-        }
+        self.log.set_level(&new.log.level)?;
         if let Some(listener) = listener {
+            if let Some(listener) = &listener {
+                tracing::info!(address = %listener.address, "the admin listener has moved");
+            }
             self.listener = listener;
         }
         self.settings = new;
         self.watcher = Watcher::start(&self.settings);
-        tracing::info!("the configuration was reloaded");
+        Ok(())
     }
 
     async fn apply(&mut self, quiet: bool) {
@@ -287,12 +303,8 @@ fn tell(applied: &[Applied]) {
                 match &one.problem {
                     Some(problem) => tracing::error!(flow, "{file}: {problem}; {goes_on}"),
                     None => {
-                        for mistake in &one.mistakes {
-                            let (line, column) = (mistake.span.line, mistake.span.column);
-                            tracing::error!(flow, code = mistake.code, line, column, "{mistake}");
-                        }
+                        show(flow, &one.mistakes);
                         tracing::error!(flow, mistakes = one.mistakes.len(), "{file}: refused; {goes_on}");
-                        show(&one.mistakes);
                     }
                 }
             }
@@ -300,14 +312,13 @@ fn tell(applied: &[Applied]) {
     }
 }
 
-/// With caret, for a person at a terminal; the log has each mistake in any case.
-fn show(mistakes: &[gristmill_core::config::Mistake]) {
-    use std::io::IsTerminal;
+/// Each in the log, and with caret for a person at a terminal.
+fn show(flow: Option<&str>, mistakes: &[Mistake]) {
+    for mistake in mistakes {
+        let (line, column) = (mistake.span.line, mistake.span.column);
+        tracing::error!(flow, code = mistake.code, line, column, "{mistake}");
+    }
     if std::io::stderr().is_terminal() {
         eprint!("{}", report::human(mistakes, &Sources::read_for(mistakes), report::use_colour()));
-    } else {
-        for mistake in mistakes {
-            tracing::debug!("{mistake}");
-        }
     }
 }

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -55,6 +58,7 @@ struct Series {
     plugin_failures: Family<PluginFailureLabels, Counter>,
     quarantined: Family<PluginLabels, Gauge>,
     reloads: Family<ReloadLabels, Counter>,
+    config_reloads: Family<ConfigReloadLabels, Counter>,
     guest_counters: Family<GuestLabels, Counter>,
     guest_gauges: Family<GuestLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     guest_dropped: Family<PluginLabels, Counter>,
@@ -129,6 +133,11 @@ struct ReloadLabels {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConfigReloadLabels {
+    result: &'static str,
+}
+
 #[derive(Debug)]
 struct FlowSeries {
     accepted: Counter,
@@ -160,6 +169,8 @@ struct PluginSeries {
     labels: PluginLabels,
     duration: Histogram,
     quarantined: Gauge,
+    /// Whether this one counts in `quarantined`, which the versions of a flow share.
+    is_quarantined: AtomicBool,
     series: Series,
     guest_names: Mutex<std::collections::BTreeSet<String>>,
 }
@@ -182,6 +193,7 @@ impl Metrics {
             plugin_failures: Family::default(),
             quarantined: Family::default(),
             reloads: Family::default(),
+            config_reloads: Family::default(),
             guest_counters: Family::default(),
             guest_gauges: Family::default(),
             guest_dropped: Family::default(),
@@ -205,6 +217,7 @@ impl Metrics {
         );
         all.register("plugin_quarantined", "1 while a plugin is held back", s.quarantined);
         all.register("reloads", "Loads and reloads of flows, by result", s.reloads);
+        all.register("config_reloads", "Reloads of the configuration, by result", s.config_reloads);
         all.register("plugin_counter", "Counted by a plugin itself", s.guest_counters);
         all.register("plugin_gauge", "Set by a plugin itself", s.guest_gauges);
         all.register(
@@ -215,6 +228,12 @@ impl Metrics {
         all.register("flow_up", "1 while the flow takes messages", s.up);
         all.register("in_flight", "Deliveries that have not settled", s.in_flight);
         Self { registry: Arc::new(all), series, versions: Arc::default() }
+    }
+
+    /// The configuration was reloaded, or that was refused.
+    pub(crate) fn config_reload(&self, applied: bool) {
+        let result = if applied { "applied" } else { "refused" };
+        self.series.config_reloads.get_or_create(&ConfigReloadLabels { result }).inc();
     }
 
     /// Notes how a flow is now: what is asked for when the metrics are, rather than kept all the time.
@@ -294,6 +313,7 @@ impl Observer for Metrics {
         Arc::new(PluginSeries {
             duration: self.series.plugin_duration.get_or_create_owned(&labels),
             quarantined: self.series.quarantined.get_or_create_owned(&labels),
+            is_quarantined: AtomicBool::new(false),
             labels,
             series: self.series.clone(),
             guest_names: Mutex::default(),
@@ -385,7 +405,11 @@ impl PluginObserver for PluginSeries {
     }
 
     fn quarantined(&self, is: bool) {
-        self.quarantined.set(i64::from(is));
+        match (self.is_quarantined.swap(is, Ordering::Relaxed), is) {
+            (false, true) => self.quarantined.inc(),
+            (true, false) => self.quarantined.dec(),
+            _ => 0,
+        };
     }
 
     fn guest_counter(&self, name: &str, amount: u64) {
@@ -398,6 +422,13 @@ impl PluginObserver for PluginSeries {
         if self.admits(name) {
             self.series.guest_gauges.get_or_create(&self.guest_labels(name)).set(value);
         }
+    }
+}
+
+impl Drop for PluginSeries {
+    /// A version that was replaced takes its quarantine with it.
+    fn drop(&mut self) {
+        self.quarantined(false);
     }
 }
 
@@ -416,6 +447,26 @@ mod tests {
         let text = metrics.encode().unwrap();
         assert!(text.contains(r#"gristmill_accepted_total{flow="f",version="v19"} 1"#), "{text}");
         assert!(!text.contains(r#"version="v14""#) && text.contains(r#"version="v15""#));
+    }
+
+    #[test]
+    fn a_version_that_is_replaced_takes_its_quarantine_with_it() {
+        let metrics = Metrics::new();
+        let is = || {
+            let text = metrics.encode().unwrap();
+            text.lines().find(|l| l.starts_with("gristmill_plugin_quarantined{")).unwrap().ends_with(" 1")
+        };
+        let old = metrics.plugin(&"f".into(), "steps[0]", "p");
+        old.quarantined(true);
+        old.quarantined(true);
+        let new = metrics.plugin(&"f".into(), "steps[0]", "p");
+        assert!(is());
+        drop(old);
+        assert!(!is());
+        new.quarantined(true);
+        assert!(is());
+        new.quarantined(false);
+        assert!(!is());
     }
 
     #[test]
