@@ -1,0 +1,40 @@
+//! End-to-end tests: the real binary, real files, real sockets, real signals. What a crate can show by itself is tested
+//! there; here is what only the whole can show. Plugins are Wasm text (package `gristmill-guests`), so that no compiler
+//! for Wasm is needed.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `harness` | a scratch folder, the running binary with its log and admin listener, an HTTP client, golden files |
+//! | `load` | reloads under load: no request fails, and each answer is explained by one version |
+//! | `kill` | kill -9 and SIGTERM in the middle of a file: nothing lost, little or nothing twice |
+//! | `reload` | what a save, a broken save, a signal, a removed file and a new configuration do |
+//! | `admin` | health and metrics |
+//! | `bad_flows` | flows that cannot start, beside one that can |
+//! | `bad_plugins` | hostile plugins, beside a good one |
+//! | `bad_senders` | senders that send too much, too slowly, or go away |
+//! | `bad_files` | what is no file, and a disk that is full |
+//! | `quarantine` | a plugin that fails on everything is held back and comes back |
+//! | `commands` | `validate`, `plugin inspect`, `schema`, `new`, `--help` |
+//!
+//! Nothing here sleeps and hopes: `harness::eventually` and the log are what is waited for. `GRISTMILL_BLESS=1` rewrites
+//! the golden files.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod admin;
+mod bad_files;
+mod bad_flows;
+mod bad_plugins;
+mod bad_senders;
+mod commands;
+mod harness;
+mod kill;
+mod load;
+mod quarantine;
+mod reload;
