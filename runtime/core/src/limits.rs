@@ -102,8 +102,9 @@ impl Default for FlowLimits {
 impl Default for PluginLimits {
     fn default() -> Self {
         Self {
-            deadline_ms: 100,
-            call_timeout_ms: 1_000,
+            // Far above what a transformer takes: a machine under load takes the processor from a guest for long.
+            deadline_ms: 1_000,
+            call_timeout_ms: 10_000,
             memory_mib: 64,
             instances: None,
             calls_per_instance: 1_000_000,
