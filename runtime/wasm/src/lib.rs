@@ -30,6 +30,7 @@ mod loaded;
 mod memory;
 mod output;
 mod quarantine;
+mod schema_cost;
 mod surface;
 mod sync;
 mod text;
