@@ -31,6 +31,7 @@ mod memory;
 mod output;
 mod quarantine;
 mod schema_cost;
+mod secrets;
 mod surface;
 mod sync;
 mod text;
