@@ -50,7 +50,8 @@ pub struct FlowLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginLimits {
-    /// How long one call may run in the guest, in milliseconds.
+    /// How long one call may run in the guest, in milliseconds. This is for bodies of up to 1 MiB; each further MiB that
+    /// is begun adds the same again.
     #[schemars(range(min = 1, max = 600_000))]
     pub deadline_ms: u64,
     /// How long one call may take in all, waits in host calls included, in milliseconds. Never below `deadline_ms`.
@@ -75,11 +76,11 @@ pub struct PluginLimits {
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub state_bytes: usize,
     /// After how many messages in a row that failed by trap, timeout, memory or a malformed answer the plugin is held
-    /// back (quarantined).
+    /// back (quarantined), when they also are more than half of its last calls: of 20 times as many, at most 1,000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub quarantine_after: u32,
-    /// How long a plugin is held back before one message probes it, in milliseconds; doubles with each failed probe, up
-    /// to 64 times.
+    /// How long a plugin is held back before one message probes it, in milliseconds; doubles with each probe that
+    /// fails and is not one of the messages that failed before, up to 64 times.
     #[schemars(range(min = 10, max = 3_600_000))]
     pub quarantine_ms: u64,
 }

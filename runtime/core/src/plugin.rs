@@ -144,10 +144,13 @@ pub struct PluginScope {
 }
 
 /// What a plugin is bound with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PluginSettings {
     /// The configuration, checked against the schema.
     pub config: serde_json::Value,
+    /// The texts in it that were substituted from outside of the flow, such as tokens. Whatever the plugin says is
+    /// without those of at least four bytes.
+    pub secrets: Vec<String>,
     /// What it may.
     pub grants: Grants,
     /// Its limits.
@@ -156,6 +159,19 @@ pub struct PluginSettings {
     pub flow_limits: FlowLimits,
     /// Where.
     pub scope: PluginScope,
+}
+
+/// Without the configuration, which may hold secrets.
+impl fmt::Debug for PluginSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config: _, secrets: _, grants, limits, flow_limits, scope } = self;
+        f.debug_struct("PluginSettings")
+            .field("grants", grants)
+            .field("limits", limits)
+            .field("flow_limits", flow_limits)
+            .field("scope", scope)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Loads plugins.

@@ -9,6 +9,7 @@ use gristmill_core::{
 
 use crate::{
     contract::{WitChange, WitOutcome},
+    secrets::Secrets,
     text::clean,
 };
 
@@ -25,7 +26,11 @@ pub(crate) const MAX_REASON_BYTES: usize = 4 * 1024;
 ///
 /// # Errors
 /// Says what breaks the contract or which limit was passed.
-pub(crate) fn check_outcome(outcome: WitOutcome, limits: &FlowLimits) -> Result<Transformed, String> {
+pub(crate) fn check_outcome(
+    outcome: WitOutcome,
+    limits: &FlowLimits,
+    secrets: &Secrets,
+) -> Result<Transformed, String> {
     match outcome {
         WitOutcome::Change(change) => check_change(change, limits).map(Transformed::Change),
         WitOutcome::Emit(changes) => {
@@ -37,7 +42,7 @@ pub(crate) fn check_outcome(outcome: WitOutcome, limits: &FlowLimits) -> Result<
             changes.map(Transformed::Emit)
         }
         WitOutcome::Drop(reason) => {
-            Ok(Transformed::Drop(clean(&reason, MAX_REASON_BYTES, false).into_owned()))
+            Ok(Transformed::Drop(clean(&secrets.redact(&reason), MAX_REASON_BYTES, false).into_owned()))
         }
     }
 }
@@ -62,12 +67,13 @@ fn check_change(change: WitChange, limits: &FlowLimits) -> Result<Change, String
 ///
 /// # Errors
 /// Says what breaks the contract or which limit was passed.
-pub(crate) fn check_routes(routes: Vec<String>) -> Result<Vec<String>, String> {
+pub(crate) fn check_routes(routes: Vec<String>, secrets: &Secrets) -> Result<Vec<String>, String> {
     if routes.len() > MAX_ROUTES {
         return Err(format!("the plugin named {} routes, at most {MAX_ROUTES} may be", routes.len()));
     }
     for (index, route) in routes.iter().enumerate() {
         if route.is_empty() || route.len() > MAX_ROUTE_BYTES || route.chars().any(char::is_control) {
+            let route = secrets.redact(route);
             return Err(format!("the plugin named a route {route:.80?}, which cannot be a name"));
         }
         if routes.iter().take(index).any(|other| other == route) {
@@ -95,7 +101,8 @@ mod tests {
     #[test]
     fn names_are_put_in_lower_case() {
         let set = WitChange { set_headers: vec![("X-A".into(), "1".into())], ..change() };
-        let checked = check_outcome(WitOutcome::Change(set), &FlowLimits::default()).unwrap();
+        let checked =
+            check_outcome(WitOutcome::Change(set), &FlowLimits::default(), &Secrets::default()).unwrap();
         let Transformed::Change(checked) = checked else { panic!("{checked:?}") };
         assert_eq!(checked.set_headers, [("x-a".to_owned(), "1".to_owned())]);
     }
@@ -123,20 +130,22 @@ mod tests {
             (WitOutcome::Emit(vec![change(), header("", "")]), "invalid header"),
             (WitOutcome::Emit(vec![]), "drop"),
         ] {
-            let text = check_outcome(outcome, &limits).unwrap_err();
+            let text = check_outcome(outcome, &limits, &Secrets::default()).unwrap_err();
             assert!(text.contains(says), "{text}");
         }
     }
 
     #[test]
     fn routes_are_names_without_repeats() {
-        let routes = |names: &[&str]| check_routes(names.iter().map(|n| (*n).to_owned()).collect());
+        let routes = |names: &[&str]| {
+            check_routes(names.iter().map(|n| (*n).to_owned()).collect(), &Secrets::default())
+        };
         assert_eq!(routes(&["a", "b"]).unwrap(), ["a", "b"]);
         assert!(routes(&[]).unwrap().is_empty());
         assert!(routes(&["a", "a"]).is_err());
         assert!(routes(&[""]).is_err());
         assert!(routes(&["a\nb"]).is_err());
         assert!(routes(&["n".repeat(257).as_str()]).is_err());
-        assert!(check_routes((0..257).map(|n| n.to_string()).collect()).is_err());
+        assert!(check_routes((0..257).map(|n| n.to_string()).collect(), &Secrets::default()).is_err());
     }
 }

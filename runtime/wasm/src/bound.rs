@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use gristmill_core::{
     ErrorClass, Failure, Message,
-    limits::FlowLimits,
+    limits::{FlowLimits, PluginLimits},
     plugin::{Health, Plugin, Transformed, WantsHeaders},
 };
 use tokio::sync::{Semaphore, watch};
@@ -22,6 +22,7 @@ use crate::{
     guest_time::CallLimits,
     instance::{GuestState, Instance, Shared, StartFault},
     quarantine::{Quarantine, Verdict},
+    secrets::Secrets,
     sync::lock,
     text::clean,
     ticker::Ticker,
@@ -40,7 +41,7 @@ pub(crate) trait Entry: Send + Sync + 'static {
     ///
     /// # Errors
     /// Says what is wrong with it.
-    fn check(raw: Self::Raw, limits: &FlowLimits) -> Result<Self::Answer, String>;
+    fn check(raw: Self::Raw, limits: &FlowLimits, secrets: &Secrets) -> Result<Self::Answer, String>;
 }
 
 /// The entry point of the world `transformer`.
@@ -54,7 +55,6 @@ pub(crate) struct Bound<E: Entry> {
     parts: BoundParts,
     free: Semaphore,
     idle: Mutex<Vec<Instance<E::Raw>>>,
-    calls: CallLimits,
     _entry: PhantomData<E>,
 }
 
@@ -84,8 +84,8 @@ impl Entry for Transform {
     type Answer = Transformed;
     const NAME: &'static str = "transform";
 
-    fn check(raw: WitOutcome, limits: &FlowLimits) -> Result<Transformed, String> {
-        check_outcome(raw, limits)
+    fn check(raw: WitOutcome, limits: &FlowLimits, secrets: &Secrets) -> Result<Transformed, String> {
+        check_outcome(raw, limits, secrets)
     }
 }
 
@@ -94,8 +94,8 @@ impl Entry for Route {
     type Answer = Vec<String>;
     const NAME: &'static str = "route";
 
-    fn check(raw: Vec<String>, _: &FlowLimits) -> Result<Vec<String>, String> {
-        check_routes(raw)
+    fn check(raw: Vec<String>, _: &FlowLimits, secrets: &Secrets) -> Result<Vec<String>, String> {
+        check_routes(raw, secrets)
     }
 }
 
@@ -111,16 +111,11 @@ impl<E: Entry> Bound<E> {
         let instances = limits
             .instances
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get));
-        let calls = CallLimits {
-            guest: Duration::from_millis(limits.deadline_ms),
-            wall: Duration::from_millis(limits.call_timeout_ms.max(limits.deadline_ms)),
-        };
         let first = parts.start_instance::<E>().await?;
         Ok(Self {
             parts,
             free: Semaphore::new(instances.clamp(1, Semaphore::MAX_PERMITS)),
             idle: Mutex::new(vec![first]),
-            calls,
             _entry: PhantomData,
         })
     }
@@ -147,21 +142,29 @@ impl<E: Entry> Bound<E> {
     /// error, and when this future is dropped half-way, it is thrown away.
     async fn attempt(&self, message: &Message) -> Result<E::Answer, Failed> {
         let BoundParts { shared, flow_limits, wants_headers, wants_body, ticker, .. } = &self.parts;
+        let secrets = &shared.secrets;
         let idle = lock(&self.idle).pop();
         let mut instance = match idle {
             Some(instance) => instance,
-            None => self.parts.start_instance::<E>().await.map_err(Failed::start)?,
+            None => self.parts.start_instance::<E>().await.map_err(|fault| Failed::start(fault, secrets))?,
         };
         let headers = wanted(wants_headers, message);
         let body: &[u8] = if *wants_body { message.body() } else { &[] };
-        let answer =
-            instance.call(message.id(), &headers, body, self.calls, ticker).await.map_err(Failed::guest)?;
+        let answer = instance
+            .call(message.id(), &headers, body, call_limits(&shared.limits, body.len()), ticker)
+            .await
+            .map_err(Failed::guest)?;
         let result = match answer {
-            Ok(raw) => {
-                Ok(E::check(raw, flow_limits).map_err(|text| Failed::guest(GuestFault::malformed(text)))?)
+            Ok(raw) => Ok(E::check(raw, flow_limits, secrets).map_err(|text| {
+                let text = secrets.redact(&text).into_owned();
+                Failed::guest(GuestFault::malformed(text))
+            })?),
+            Err(WitFailure::Reject(text)) => {
+                Err(Failed::said(ErrorClass::PluginRejected, &secrets.redact(&text)))
             }
-            Err(WitFailure::Reject(text)) => Err(Failed::said(ErrorClass::PluginRejected, &text)),
-            Err(WitFailure::Retry(text)) => Err(Failed::said(ErrorClass::PluginRetry, &text)),
+            Err(WitFailure::Retry(text)) => {
+                Err(Failed::said(ErrorClass::PluginRetry, &secrets.redact(&text)))
+            }
         };
         if instance.calls() < shared.limits.calls_per_instance {
             lock(&self.idle).push(instance);
@@ -206,6 +209,18 @@ impl Plugin for Bound<Route> {
     }
 }
 
+/// The deadline grows with the body: what a good plugin does takes longer for a large one, and who sends it must not be
+/// able to make the plugin look like a bad one.
+fn call_limits(limits: &PluginLimits, body_bytes: usize) -> CallLimits {
+    const DEADLINE_BYTES: usize = 1024 * 1024;
+    let times = u64::try_from(body_bytes.div_ceil(DEADLINE_BYTES).max(1)).unwrap_or(u64::MAX);
+    let guest = limits.deadline_ms.saturating_mul(times);
+    CallLimits {
+        guest: Duration::from_millis(guest),
+        wall: Duration::from_millis(limits.call_timeout_ms.max(guest)),
+    }
+}
+
 fn internal(text: &str) -> Failure {
     Failure::new(ErrorClass::Internal, text)
 }
@@ -236,13 +251,29 @@ impl Failed {
     }
 
     /// An instance could not be made, though one could when the plugin was bound.
-    fn start(fault: StartFault) -> Self {
+    fn start(fault: StartFault, secrets: &Secrets) -> Self {
         Self::guest(match fault {
             StartFault::Guest(fault) => fault,
             StartFault::Refused(text) => GuestFault::malformed(format!(
                 "the plugin refused the configuration that it had taken before: {}",
-                clean(&text, MAX_REASON_BYTES, false)
+                clean(&secrets.redact(&text), MAX_REASON_BYTES, false)
             )),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_grows_with_every_started_mebibyte() {
+        const MIB: usize = 1024 * 1024;
+        let limits = PluginLimits { deadline_ms: 100, call_timeout_ms: 250, ..PluginLimits::default() };
+        for (body, guest, wall) in [(0, 100, 250), (MIB, 100, 250), (MIB + 1, 200, 250), (8 * MIB, 800, 800)]
+        {
+            let calls = call_limits(&limits, body);
+            assert_eq!((calls.guest.as_millis(), calls.wall.as_millis()), (guest, wall), "{body}");
+        }
     }
 }

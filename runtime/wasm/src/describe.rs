@@ -20,6 +20,7 @@ use crate::{
     fault::GuestFault,
     guest_time::CallLimits,
     instance::{GuestState, Shared, new_store},
+    schema_cost::check_cost,
     surface::{entry_of, wrong_contract},
     ticker::Ticker,
 };
@@ -95,7 +96,7 @@ fn typed_describe(
 /// Checks a description.
 ///
 /// # Errors
-/// `plugin_description_invalid`, with all that is wrong with it.
+/// `plugin_schema_too_complex`; `plugin_description_invalid`, with all that is wrong with it.
 pub(crate) fn check(raw: WitDescription) -> Result<Description, PluginError> {
     let mut wrong = Vec::new();
     if !is_name(&raw.name) {
@@ -113,10 +114,18 @@ pub(crate) fn check(raw: WitDescription) -> Result<Description, PluginError> {
     if raw.summary.len() > MAX_SUMMARY_BYTES || raw.summary.chars().any(char::is_control) {
         wrong.push(format!("the summary is not one line of at most {MAX_SUMMARY_BYTES} bytes"));
     }
-    let config_schema = check_schema(&raw.config_schema).unwrap_or_else(|e| {
-        wrong.push(e);
-        serde_json::Value::Null
-    });
+    let config_schema = match read_schema(&raw.config_schema) {
+        Ok(schema) => {
+            // First of all, as compiling one that is not affordable would already cost too much.
+            check_cost(&schema).map_err(|why| too_complex(&why))?;
+            wrong.extend(compile_schema(&schema).err());
+            schema
+        }
+        Err(why) => {
+            wrong.push(why);
+            serde_json::Value::Null
+        }
+    };
     let wants_headers = match raw.wants_headers {
         WitWantsHeaders::None => WantsHeaders::None,
         WitWantsHeaders::All => WantsHeaders::All,
@@ -160,17 +169,25 @@ fn is_version(version: &str) -> bool {
     version.len() <= MAX_NAME_BYTES && core.split('.').count() == 3 && numbers == 3 && rest_ok
 }
 
-fn check_schema(text: &str) -> Result<serde_json::Value, String> {
+fn read_schema(text: &str) -> Result<serde_json::Value, String> {
     if text.len() > MAX_SCHEMA_BYTES {
         return Err(format!("the config-schema has {} bytes, at most {MAX_SCHEMA_BYTES} may be", text.len()));
     }
-    let schema: serde_json::Value =
-        serde_json::from_str(text).map_err(|e| format!("the config-schema is not JSON: {e}"))?;
+    serde_json::from_str(text).map_err(|e| format!("the config-schema is not JSON: {e}"))
+}
+
+fn compile_schema(schema: &serde_json::Value) -> Result<(), String> {
     jsonschema::options()
         .with_pattern_options(PatternOptions::regex())
-        .build(&schema)
-        .map_err(|e| format!("the config-schema is not a JSON Schema: {e}"))?;
-    Ok(schema)
+        .build(schema)
+        .map(drop)
+        .map_err(|e| format!("the config-schema is not a JSON Schema: {e}"))
+}
+
+fn too_complex(why: &str) -> PluginError {
+    let text = format!("no configuration can be checked against the plugin's config-schema: {why}");
+    PluginError::new("plugin_schema_too_complex", text)
+        .mend("write a schema whose references are plain and do not multiply")
 }
 
 #[cfg(test)]
@@ -210,6 +227,21 @@ mod tests {
         for part in ["the name", "the version", "the summary", "config-schema", "impossible header"] {
             assert!(error.text.contains(part), "{part}: {error}");
         }
+    }
+
+    #[test]
+    fn a_schema_that_would_take_for_ever_is_never_compiled() {
+        let defs: Vec<_> = (0..40)
+            .map(|n| {
+                format!(
+                    r##""d{n}":{{"allOf":[{{"$ref":"#/$defs/d{0}"}},{{"$ref":"#/$defs/d{0}"}}]}}"##,
+                    n + 1
+                )
+            })
+            .collect();
+        let config_schema = format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{},"d40":true}}}}"##, defs.join(","));
+        let error = check(WitDescription { config_schema, ..good() }).unwrap_err();
+        assert_eq!(error.code, "plugin_schema_too_complex", "{error}");
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl GuestFault {
     pub(crate) fn from_error(error: &wasmtime::Error, state: &GuestState) -> Self {
         let (class, text) = classify(error, state);
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(|b| b.to_string());
+        let text = state.shared.secrets.redact(&text).into_owned();
         Self { class, text, details: vec![], blames_guest: true }.with_evidence(backtrace, state)
     }
 
@@ -136,6 +137,7 @@ fn classify(error: &wasmtime::Error, state: &GuestState) -> (ErrorClass, String)
         return (ErrorClass::PluginTrap, format!("the plugin trapped: {trap}"));
     }
     let root = error.root_cause().to_string();
+    let root = state.shared.secrets.redact(&root);
     let root = clean(&root, MAX_TEXT_BYTES, false);
     if error.downcast_ref::<WasmBacktrace>().is_some() {
         return (ErrorClass::PluginTrap, format!("the plugin trapped in a host call: {root}"));

@@ -1,7 +1,7 @@
 //! The host: from a name to a plugin that can be bound.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
@@ -43,6 +43,9 @@ pub struct WasmHostConfig {
     pub plugin_file_bytes: u64,
     /// How long a plugin may take to describe itself, its runtime's start included, in milliseconds. 10,000.
     pub describe_timeout_ms: u64,
+    /// How long a plugin may take to compile, in milliseconds. One that takes longer is refused; others are loaded while
+    /// the compiler, which cannot be stopped, ends with it. 60,000.
+    pub compile_timeout_ms: u64,
     /// Where plugins with the grant `clock` get the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -53,6 +56,9 @@ pub struct WasmHost {
     folder: Folder,
     cache: Option<Arc<Cache>>,
     describe_timeout: Duration,
+    compile_timeout: Duration,
+    /// The digests of what is being compiled, also of what no one waits for any more.
+    in_compiler: Arc<Mutex<HashSet<String>>>,
     /// One plugin is compiled at a time: the compiler uses every processor by itself, and messages need some too.
     compiling: Semaphore,
     /// What is loaded, by content. The lock of an entry is held while it is loaded.
@@ -70,6 +76,28 @@ struct Compiled {
     description: Option<WitDescription>,
 }
 
+/// A digest that is in the compiler, until this is dropped.
+struct InCompiler {
+    all: Arc<Mutex<HashSet<String>>>,
+    digest: String,
+}
+
+// === impl InCompiler ===
+
+impl InCompiler {
+    /// `None` when it is in the compiler already.
+    fn enter(all: &Arc<Mutex<HashSet<String>>>, digest: &str) -> Option<Self> {
+        let entered = lock(all).insert(digest.to_owned());
+        entered.then(|| Self { all: all.clone(), digest: digest.to_owned() })
+    }
+}
+
+impl Drop for InCompiler {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.digest);
+    }
+}
+
 // === impl WasmHostConfig ===
 
 impl WasmHostConfig {
@@ -81,6 +109,7 @@ impl WasmHostConfig {
             cache_bytes: 1 << 30,
             plugin_file_bytes: 64 << 20,
             describe_timeout_ms: 10_000,
+            compile_timeout_ms: 60_000,
             clock: Arc::new(SystemClock),
         }
     }
@@ -118,6 +147,8 @@ impl WasmHost {
             folder: Folder::new(config.plugins_dir, config.plugin_file_bytes),
             cache,
             describe_timeout: Duration::from_millis(config.describe_timeout_ms),
+            compile_timeout: Duration::from_millis(config.compile_timeout_ms),
+            in_compiler: Arc::default(),
             compiling: Semaphore::new(1),
             loaded: Mutex::default(),
         })
@@ -158,12 +189,21 @@ impl WasmHost {
     async fn make(&self, file: PluginFile) -> Result<Loaded, PluginError> {
         let permit = self.compiling.acquire().await.map_err(|e| broken(&e))?;
         let (engine, cache) = (self.parts.engine.clone(), self.cache.clone());
-        let (file, compiled) = tokio::task::spawn_blocking(move || {
+        // Whoever asks again for what has once taken too long must not add a second thread that does.
+        let in_compiler = InCompiler::enter(&self.in_compiler, &file.digest)
+            .ok_or_else(|| compiles_for_long("is still being compiled, for whoever asked for it before"))?;
+        let compiling = tokio::task::spawn_blocking(move || {
             let compiled = compile(&engine, cache.as_deref(), &file);
+            drop(in_compiler);
             (file, compiled)
-        })
-        .await
-        .map_err(|e| broken(&e))?;
+        });
+        let (file, compiled) = tokio::time::timeout(self.compile_timeout, compiling)
+            .await
+            .map_err(|_| {
+                let limit = self.compile_timeout.as_millis();
+                compiles_for_long(&format!("did not compile within {limit} ms (compile_timeout_ms)"))
+            })?
+            .map_err(|e| broken(&e))?;
         drop(permit);
         let Compiled { component, surface, kind, description } = compiled?;
         let description = match description {
@@ -246,6 +286,11 @@ fn compile(
     let component = Component::from_binary(engine, &binary).map_err(|e| invalid(&e))?;
     let surface = examine(engine, &component)?;
     Ok(Compiled { component, surface, kind, description: None })
+}
+
+fn compiles_for_long(text: &str) -> PluginError {
+    PluginError::new("plugin_compile_timeout", format!("the plugin {text}"))
+        .mend("make it smaller, or try again when the machine is less busy")
 }
 
 /// A fault of the host itself.

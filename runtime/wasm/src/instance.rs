@@ -22,6 +22,7 @@ use crate::{
     guest_time::{CallLimits, GuestTime},
     memory::Memory,
     output::GuestLog,
+    secrets::Secrets,
     ticker::Ticker,
     wasi::Wasi,
 };
@@ -32,9 +33,12 @@ pub(crate) const MAX_HANDLES: usize = 1_000;
 /// The most elements that all tables of an instance may have together.
 const MAX_TABLE_ELEMENTS: usize = 1_000_000;
 
-/// The most core instances, memories and tables of one component instance, each. A component out of a module has a
-/// handful, one composed of several a few dozen.
+/// The most core instances and tables of one component instance, each. A component out of a module has a handful, one
+/// composed of several a few dozen.
 const MAX_PARTS: usize = 256;
+
+/// The most memories of one component instance. Each takes gigabytes of address space, however small it is.
+const MAX_MEMORIES: usize = 4;
 
 /// What all instances of a bound plugin share.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(crate) struct Shared {
     /// See [`hostcall_fuel`].
     pub(crate) hostcall_fuel: usize,
     pub(crate) log: Arc<GuestLog>,
+    /// What must not be in any text of the guest.
+    pub(crate) secrets: Secrets,
     pub(crate) memory: Arc<Memory>,
     pub(crate) observer: Arc<dyn PluginObserver>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -181,7 +187,7 @@ impl ResourceLimiter for MemoryLimiter {
     }
 
     fn memories(&self) -> usize {
-        MAX_PARTS
+        MAX_MEMORIES
     }
 }
 

@@ -30,6 +30,8 @@ mod loaded;
 mod memory;
 mod output;
 mod quarantine;
+mod schema_cost;
+mod secrets;
 mod surface;
 mod sync;
 mod text;

@@ -24,6 +24,7 @@ use crate::{
     memory::Memories,
     output::GuestLog,
     quarantine::Quarantine,
+    secrets::Secrets,
     surface::{Surface, wrong_contract},
     text::clean,
     ticker::Ticker,
@@ -56,7 +57,8 @@ pub(crate) struct Loaded {
 impl HostParts {
     /// What the instances of a plugin in one place share.
     pub(crate) fn shared(&self, plugin: &str, settings: &PluginSettings) -> Shared {
-        let PluginSettings { grants, limits, flow_limits, scope, .. } = settings;
+        let PluginSettings { config: _, secrets, grants, limits, flow_limits, scope } = settings;
+        let secrets = Secrets::new(secrets);
         let PluginScope { flow, step, observer } = scope;
         let plugin: Arc<str> = plugin.into();
         Shared {
@@ -64,7 +66,14 @@ impl HostParts {
             limits: limits.clone(),
             hostcall_fuel: hostcall_fuel(flow_limits),
             memory: self.memories.of(flow, step, &plugin),
-            log: Arc::new(GuestLog::new(flow.clone(), step.clone(), plugin, limits.log_lines_per_second)),
+            log: Arc::new(GuestLog::new(
+                flow.clone(),
+                step.clone(),
+                plugin,
+                limits.log_lines_per_second,
+                secrets.clone(),
+            )),
+            secrets,
             observer: observer.clone(),
             clock: self.clock.clone(),
             monotonic_base: self.monotonic_base,
@@ -75,6 +84,7 @@ impl HostParts {
     pub(crate) fn sandbox(&self) -> Arc<Shared> {
         let settings = PluginSettings {
             config: serde_json::Value::Null,
+            secrets: Vec::new(),
             grants: Grants::default(),
             limits: PluginLimits::default(),
             flow_limits: FlowLimits {
@@ -155,6 +165,7 @@ impl LoadedPlugin for Loaded {
         let pre = link(&self.host.engine, &self.component, self.surface.uses_wasi, settings.grants)
             .map_err(|e| wrong_contract(format!("the plugin cannot be linked: {e:#}")))?;
         let limits = &settings.limits;
+        let secrets = Secrets::new(&settings.secrets);
         let parts = BoundParts {
             pre,
             shared: Arc::new(self.host.shared(&self.description.name, &settings)),
@@ -182,7 +193,7 @@ impl LoadedPlugin for Loaded {
                 "plugin_config_refused",
                 format!(
                     "the plugin `{name}` refuses its configuration: {}",
-                    clean(&text, MAX_REASON_BYTES, true)
+                    clean(&secrets.redact(&text), MAX_REASON_BYTES, true)
                 ),
             ),
         })

@@ -10,7 +10,7 @@ use gristmill_core::MessageId;
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::{sync::lock, text::clean};
+use crate::{secrets::Secrets, sync::lock, text::clean};
 
 /// The longest line, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -25,6 +25,7 @@ pub(crate) struct GuestLog {
     step: Arc<str>,
     plugin: Arc<str>,
     rate: Mutex<Rate>,
+    secrets: Secrets,
 }
 
 /// How many lines may still be written this second.
@@ -51,8 +52,14 @@ pub(crate) struct Lines {
 // === impl GuestLog ===
 
 impl GuestLog {
-    pub(crate) fn new(flow: Arc<str>, step: Arc<str>, plugin: Arc<str>, lines_per_second: u32) -> Self {
-        Self { flow, step, plugin, rate: Mutex::new(Rate::new(lines_per_second)) }
+    pub(crate) fn new(
+        flow: Arc<str>,
+        step: Arc<str>,
+        plugin: Arc<str>,
+        lines_per_second: u32,
+        secrets: Secrets,
+    ) -> Self {
+        Self { flow, step, plugin, rate: Mutex::new(Rate::new(lines_per_second)), secrets }
     }
 
     /// Writes a line that a guest gave, unless there are too many.
@@ -65,12 +72,12 @@ impl GuestLog {
             let note = format!("{dropped} lines of this plugin were dropped (limits.log_lines_per_second)");
             self.emit(Level::WARN, None, &note);
         }
-        self.emit(level, message, &clean(text, MAX_LINE_BYTES, false));
+        self.emit(level, message, &clean(&self.secrets.redact(text), MAX_LINE_BYTES, false));
     }
 
     /// Writes a line of the host about this plugin.
     pub(crate) fn note(&self, text: &str) {
-        self.emit(Level::WARN, None, text);
+        self.emit(Level::WARN, None, &self.secrets.redact(text));
     }
 
     fn emit(&self, level: Level, message: Option<&MessageId>, text: &str) {
@@ -174,6 +181,7 @@ impl Lines {
     fn end_line(&mut self) {
         let mut text = String::from_utf8_lossy(&self.partial).into_owned();
         if self.cut > 0 {
+            text = self.log.secrets.redact_beginning(&text);
             text.push_str(&format!("… ({} bytes more)", self.cut));
         }
         self.log.write(self.level, self.message.as_ref(), &text);
@@ -184,7 +192,8 @@ impl Lines {
     /// The end of what was written since the call began.
     pub(crate) fn tail(&self) -> Option<String> {
         let tail = self.tail.as_ref().filter(|t| !t.is_empty())?;
-        Some(clean(&String::from_utf8_lossy(tail), 2 * MAX_TAIL_BYTES, true).into_owned())
+        let text = self.log.secrets.redact_end(&String::from_utf8_lossy(tail));
+        Some(clean(&text, 2 * MAX_TAIL_BYTES, true).into_owned())
     }
 }
 
@@ -193,7 +202,7 @@ mod tests {
     use super::*;
 
     fn log() -> Arc<GuestLog> {
-        Arc::new(GuestLog::new("flow".into(), "steps[0]".into(), "p".into(), 3))
+        Arc::new(GuestLog::new("flow".into(), "steps[0]".into(), "p".into(), 3, Secrets::default()))
     }
 
     #[tokio::test(start_paused = true)]

@@ -105,6 +105,7 @@ impl CheckedPlugin {
     pub(super) async fn bind(&self, context: &BuildContext<'_>) -> Result<Arc<dyn Plugin>, String> {
         let settings = PluginSettings {
             config: self.config.clone(),
+            secrets: Vec::new(),
             grants: self.grants,
             limits: self.limits.clone(),
             flow_limits: context.limits.clone(),

@@ -60,6 +60,7 @@ impl Bench {
     pub(crate) fn settings(&self) -> PluginSettings {
         PluginSettings {
             config: serde_json::json!({}),
+            secrets: Vec::new(),
             grants: Grants::default(),
             limits: PluginLimits {
                 deadline_ms: 2_000,

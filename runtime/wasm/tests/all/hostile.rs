@@ -86,6 +86,14 @@ async fn memory_ends_at_its_limit() {
 }
 
 #[tokio::test]
+async fn memories_without_pages_count_too() {
+    let bench = Bench::new();
+    let memories = Guest { items: "(memory 0) (memory 0) (memory 0) (memory 0)", ..transformer() };
+    let error = bench.load_error(memories.module()).await;
+    assert!(error.text.contains("memory count too high"), "{error}");
+}
+
+#[tokio::test]
 async fn recursion_ends_with_the_stack() {
     let deep = Guest {
         items: "(func $deep (param i32) (result i32) (i32.add (call $deep (local.get 0)) (i32.const 1)))",

@@ -170,6 +170,15 @@ async fn a_description_that_cannot_be_had_is_told_why() {
 }
 
 #[tokio::test]
+async fn what_compiles_for_too_long_is_refused_and_others_do_not_wait_for_it() {
+    let bench = Bench::with(|config| config.compile_timeout_ms = 0);
+    for guest in [transformer(), router()] {
+        let error = bench.load_error(guest.module()).await;
+        assert_eq!(error.code, "plugin_compile_timeout", "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_configuration_that_does_not_fit_is_refused_by_schema_and_by_plugin() {
     let bench = Bench::new();
     let error =
@@ -183,6 +192,15 @@ async fn a_configuration_that_does_not_fit_is_refused_by_schema_and_by_plugin() 
     let error = bench.bind_with(&refuses, |_| {}).await.err().unwrap();
     assert_eq!(error.code, "plugin_config_refused");
     assert!(error.text.ends_with("refuses its configuration: {}"), "{error}");
+    let secret = bench
+        .bind_with(&Guest { schema: r#"{"type":"object"}"#, ..refuses.clone() }, |s| {
+            s.config = serde_json::json!({ "token": "hunter2 \"x\"" });
+            s.secrets = vec!["hunter2 \"x\"".into()];
+        })
+        .await
+        .err()
+        .unwrap();
+    assert!(secret.text.ends_with(r#"{"token":"[redacted]"}"#), "{secret}");
     let traps = Guest { configure: "unreachable", ..transformer() };
     let error = bench.bind_with(&traps, |_| {}).await.err().unwrap();
     assert_eq!(error.code, "plugin_trap");
