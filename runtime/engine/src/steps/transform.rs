@@ -58,6 +58,8 @@ pub(super) struct CheckedPlugin {
     pub(super) name: Arc<str>,
     loaded: Arc<dyn LoadedPlugin>,
     config: Json,
+    /// What of the configuration was substituted: the host keeps it out of everything that the plugin says.
+    secrets: Vec<String>,
     grants: Grants,
     limits: PluginLimits,
 }
@@ -98,14 +100,15 @@ impl CheckedPlugin {
         let config_node = node.get("config").unwrap_or(&nothing);
         let config =
             config::check_against(&loaded.description().config_schema, config_node, checker.mistakes)?;
-        good.then(|| Self { name: name.into(), loaded, config, grants, limits })
+        let secrets = substituted(config_node);
+        good.then(|| Self { name: name.into(), loaded, config, secrets, grants, limits })
     }
 
     /// Binds it to the step.
     pub(super) async fn bind(&self, context: &BuildContext<'_>) -> Result<Arc<dyn Plugin>, String> {
         let settings = PluginSettings {
             config: self.config.clone(),
-            secrets: Vec::new(),
+            secrets: self.secrets.clone(),
             grants: self.grants,
             limits: self.limits.clone(),
             flow_limits: context.limits.clone(),
@@ -117,6 +120,13 @@ impl CheckedPlugin {
         };
         self.loaded.bind(settings).await.map_err(|e| format!("plugin `{}`: {e}", self.name))
     }
+}
+
+/// The texts in a configuration that came, wholly or in part, from the environment or a file.
+fn substituted(node: &Node) -> Vec<String> {
+    let here = node.as_str().filter(|_| node.substituted).map(str::to_owned);
+    let below = node.entries().iter().map(|entry| &entry.value).chain(node.as_list().unwrap_or_default());
+    here.into_iter().chain(below.flat_map(substituted)).collect()
 }
 
 struct CheckedTransform(CheckedPlugin);
