@@ -21,7 +21,8 @@ impl Secrets {
         let mut all: Vec<String> = Vec::new();
         for secret in secrets {
             let json = serde_json::Value::from(secret.as_str()).to_string();
-            all.push(json.trim_matches('"').to_owned());
+            // One quote on each side, not all: a secret may end with one itself.
+            all.extend(json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).map(str::to_owned));
             all.push(secret.clone());
             // Output is taken line by line.
             all.extend(secret.lines().map(|line| line.trim_end().to_owned()));
