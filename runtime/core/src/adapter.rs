@@ -2,6 +2,8 @@
 
 use std::{path::Path, sync::Arc};
 
+use async_trait::async_trait;
+
 use crate::{
     config::{Mistake, Mistakes, Node, Schema, Span},
     limits::FlowLimits,
@@ -13,6 +15,7 @@ use crate::{
 ///
 /// One value of it lives as long as the process: what versions of flows share (listeners, connection pools, open files)
 /// hangs from it.
+#[async_trait]
 pub trait Adapter: Send + Sync {
     /// The key in a flow file: `http`, `file`.
     fn name(&self) -> &'static str;
@@ -28,6 +31,10 @@ pub trait Adapter: Send + Sync {
 
     /// Checks the configuration of a sink without touching the outside world. `None` when there are mistakes.
     fn check_sink(&self, config: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink>;
+
+    /// Waits until what outlives the endpoints (answers on their way to a sender) is done. Called once, when all sources
+    /// have ended and before the process does; who calls sets a limit.
+    async fn finish(&self) {}
 }
 
 /// What a sink is wanted for.

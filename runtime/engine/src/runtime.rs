@@ -26,7 +26,7 @@ use crate::{
     flow::{CheckedFile, CheckedFlow, FlowFile, SetContext, check_set},
     run::{
         build::build,
-        endpoint::{Endpoint, EndpointState, close_and_drain},
+        endpoint::{Endpoint, EndpointState, close_and_drain, end},
         version::Version,
     },
 };
@@ -36,6 +36,10 @@ const FLOWS_PREPARED_AT_ONCE: usize = 8;
 
 /// How often a flow that could not be started is tried again.
 pub const DOWN_RETRY: Duration = Duration::from_secs(5);
+
+/// How long what is left to do after the last settlement may take at a shutdown: progress that is brought to disk, answers
+/// that are sent.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a runtime is made of.
 #[derive(Clone)]
@@ -299,12 +303,16 @@ impl Runtime {
         let _one_at_a_time = self.changing.lock().await;
         let slots = std::mem::take(&mut *self.slots());
         let running: Vec<Running> = slots.into_values().filter_map(|slot| slot.running).collect();
-        let drains = running.into_iter().map(|running| async move {
-            close_and_drain(&running.endpoint, &running.version, None, running.version.limits.drain()).await
+        let drains = running.into_iter().map(|Running { endpoint, version, .. }| async move {
+            let left = close_and_drain(&endpoint, &version, None, version.limits.drain()).await;
+            finish(end(endpoint)).await;
+            left
         });
         let left = futures_util::future::join_all(drains).await.into_iter().sum();
         self.drains.close();
         self.drains.wait().await;
+        let adapters: Vec<_> = self.parts.context.registry.iter().map(|(_, adapter)| adapter).collect();
+        finish(futures_util::future::join_all(adapters.iter().map(|adapter| adapter.finish()))).await;
         self.changed.send_replace(());
         left
     }
@@ -530,11 +538,14 @@ impl Runtime {
 
     fn close_in_background(&self, old: Running, heir: Option<Arc<Endpoint>>) {
         self.drains.spawn(async move {
-            let limit = old.version.limits.drain();
-            let left = close_and_drain(&old.endpoint, &old.version, heir.as_deref(), limit).await;
+            let Running { endpoint, version, .. } = old;
+            let limit = version.limits.drain();
+            let left = close_and_drain(&endpoint, &version, heir.as_deref(), limit).await;
+            drop(heir);
+            finish(end(endpoint)).await;
             if left > 0 {
                 tracing::warn!(
-                    target: "gristmill::reload", flow = &*old.version.facts.id, version = &*old.version.facts.version, left,
+                    target: "gristmill::reload", flow = &*version.facts.id, version = &*version.facts.version, left,
                     "the endpoint reached its drain limit; what was left is offered to the flow's new one, or released"
                 );
             }
@@ -560,6 +571,17 @@ async fn start(prepared: Box<dyn PreparedSource>, version: &Arc<Version>) -> Res
 
 fn not_ready_within(limit: Duration) -> String {
     format!("it was not ready within {} ms (limits.prepare_ms)", limit.as_millis())
+}
+
+/// Waits for what is left to do after the last settlement, but not for ever.
+async fn finish(rest: impl Future) {
+    if tokio::time::timeout(FINISH_LIMIT, rest).await.is_err() {
+        tracing::warn!(
+            target: "gristmill::reload",
+            "what was left to do after the last settlement took longer than {} ms, and is given up",
+            FINISH_LIMIT.as_millis()
+        );
+    }
 }
 
 // === impl Slot ===

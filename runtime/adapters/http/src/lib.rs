@@ -12,6 +12,7 @@ mod source;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_trait::async_trait;
 use gristmill_core::{
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
     config::{Node, Schema, schema_of},
@@ -40,6 +41,7 @@ impl HttpAdapter {
     }
 }
 
+#[async_trait]
 impl Adapter for HttpAdapter {
     fn name(&self) -> &'static str {
         "http"
@@ -60,5 +62,10 @@ impl Adapter for HttpAdapter {
 
     fn check_sink(&self, config: &Node, _usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {
         sink::check(config, checker, &self.clients)
+    }
+
+    /// A delivery is settled a moment before its sender has read the answer.
+    async fn finish(&self) {
+        self.listeners.finished().await;
     }
 }

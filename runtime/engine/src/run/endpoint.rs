@@ -613,6 +613,14 @@ async fn a_change(plugins: &mut [watch::Receiver<Health>]) {
     select_all(changes).await;
 }
 
+/// Gives up an endpoint and waits until its source is gone, with all that it brings to disk at its end.
+pub(crate) async fn end(endpoint: Arc<Endpoint>) {
+    let mut state = endpoint.watch();
+    drop(endpoint);
+    // The sender goes with the task, after the source.
+    while state.changed().await.is_ok() {}
+}
+
 /// Closes an endpoint and waits until its version has finished what was accepted, both together at the longest for `limit`.
 /// What is left then is offered to `heir`, or released; gives how many.
 pub(crate) async fn close_and_drain(

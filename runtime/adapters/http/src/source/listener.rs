@@ -17,7 +17,10 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Notify,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{
     connection,
@@ -34,6 +37,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(crate) struct Listeners {
     known: Mutex<HashMap<SocketAddr, Known>>,
+    /// Every connection there is.
+    connections: TaskTracker,
 }
 
 struct Known {
@@ -60,6 +65,8 @@ pub(crate) struct Shared {
     connections: AtomicUsize,
     /// How many bytes all connections hold, see `budget`.
     pub(crate) held: Arc<AtomicUsize>,
+    /// Those of all listeners.
+    all_connections: TaskTracker,
     /// A connection has ended, or more are allowed now.
     room: Notify,
 }
@@ -71,7 +78,10 @@ pub(crate) struct RouteGuard {
 }
 
 /// One of the places for connections. Dropping it frees it.
-pub(crate) struct ConnectionGuard(Arc<Shared>);
+pub(crate) struct ConnectionGuard {
+    shared: Arc<Shared>,
+    _one_of_all: TaskTrackerToken,
+}
 
 // === impl Listeners ===
 
@@ -94,7 +104,8 @@ impl Listeners {
                     None => {
                         let socket = bind(address).map_err(|error| bind_error(address, &error))?;
                         let closed = CancellationToken::new();
-                        let listener = Listener::open(address, socket, closed.clone());
+                        let listener =
+                            Listener::open(address, socket, closed.clone(), self.connections.clone());
                         known.insert(address, Known { listener: Arc::downgrade(&listener), closed });
                         return Ok(listener);
                     }
@@ -102,6 +113,12 @@ impl Listeners {
             };
             closing.cancelled().await;
         }
+    }
+
+    /// Waits until every connection has ended. They end when their listener has.
+    pub(crate) async fn finished(&self) {
+        self.connections.close();
+        self.connections.wait().await;
     }
 
     /// The address that is really listened on for a configured one, if any: they differ when the port is 0.
@@ -138,7 +155,12 @@ fn bind_error(address: SocketAddr, error: &io::Error) -> SourceError {
 // === impl Listener ===
 
 impl Listener {
-    fn open(configured: SocketAddr, socket: TcpListener, closed: CancellationToken) -> Arc<Self> {
+    fn open(
+        configured: SocketAddr,
+        socket: TcpListener,
+        closed: CancellationToken,
+        all_connections: TaskTracker,
+    ) -> Arc<Self> {
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             address: socket.local_addr().unwrap_or(configured),
@@ -146,6 +168,7 @@ impl Listener {
             next_id: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             held: Arc::default(),
+            all_connections,
             room: Notify::new(),
         });
         let (opened, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -211,14 +234,14 @@ impl Shared {
             self.room.notified().await;
         }
         self.connections.fetch_add(1, Ordering::AcqRel);
-        ConnectionGuard(Arc::clone(self))
+        ConnectionGuard { shared: Arc::clone(self), _one_of_all: self.all_connections.token() }
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-        self.0.room.notify_one();
+        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+        self.shared.room.notify_one();
     }
 }
 
