@@ -27,7 +27,8 @@ fn flow(word: &str) -> String {
 flow: mill
 source: {{ http: {{ listen: 127.0.0.1:0, path: /mill }} }}
 steps:
-  - transform: {{ plugin: stamp }}
+  # Generous, because so many clients leave the machine little time for anyone.
+  - transform: {{ plugin: stamp, limits: {{ deadline_ms: 20000, call_timeout_ms: 20000 }} }}
   - reply:
       headers:
         x-version: ${{flow.version}}
