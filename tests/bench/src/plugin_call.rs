@@ -3,8 +3,6 @@
 //! component, and against the same code compiled natively.
 
 use std::{
-    fs,
-    future::Future,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -90,8 +88,7 @@ fn measure(setup: &Setup, guest: &Guest, runtime: &Runtime, report: &mut Report)
     let answer = runtime.block_on(plugin.transform(&message)).map_err(failed)?;
     ensure!((guest.is_right)(&message, &answer), "it answered {answer:?}");
 
-    let wasm = fs::read(setup.plugins.join(format!("{file}.wasm")))?;
-    let mut bare = runtime.block_on(BareTransformer::new(&wasm, "{}"))?;
+    let mut bare = runtime.block_on(BareTransformer::new(&host, &file, "{}"))?;
     let headers: &[(&str, &str)] = if guest.name == "set-header" { &[(READS, REGION)] } else { &[] };
 
     let mut bare_round = || {
@@ -125,7 +122,7 @@ fn measure(setup: &Setup, guest: &Guest, runtime: &Runtime, report: &mut Report)
 }
 
 /// The nanoseconds that one call takes, over about the time of a round.
-async fn timed<F: Future<Output = Result<()>>>(round: Duration, mut call: impl FnMut() -> F) -> Result<f64> {
+async fn timed(round: Duration, mut call: impl AsyncFnMut() -> Result<()>) -> Result<f64> {
     let began = Instant::now();
     let mut calls = 0_u32;
     loop {
