@@ -1,5 +1,6 @@
 //! The project tasks: `cargo xtask <task>`. A task is a module and a line of each match here.
 
+mod bench;
 mod binary;
 mod demo;
 mod plugins;
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measures how fast Gristmill is, each figure beside a floor.
+    Bench(bench::Arguments),
     /// Starts the flows, sends real input through them, and shows what came out where.
     Demo(demo::Arguments),
     /// Builds the first-party plugins into `plugins/*.wasm`.
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let root: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default();
     let done = match Arguments::parse().task {
+        Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Demo(arguments) => demo::run(&root, arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
         Task::Test(arguments) => test::run(&root, arguments),

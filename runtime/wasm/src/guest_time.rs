@@ -1,6 +1,11 @@
-//! Two clocks for one call. The guest's own: the time for which it had the thread, so that a busy machine or a slow host
-//! call does not make a good plugin late. And the wall's: the time in all, because an epoch never interrupts a guest that
-//! waits in a host call.
+//! Two clocks for one call. The guest's own: the processor time that it used, so that a busy machine or a slow host call does
+//! not make a good plugin late. And the wall's: the time in all, because an epoch never interrupts a guest that waits in a
+//! host call.
+//!
+//! Asking for a thread's processor time is a call into the kernel, too much for each call of a plugin, so it is asked for only
+//! when the guest is interrupted, which few calls live to see. Up to the first interrupt of a slice the wall tells the time,
+//! but no more than a [`TICK`] is believed: a guest that runs is interrupted that often, and whatever goes beyond was time in
+//! which the thread did not have the processor (other processes had it, or a container its quota of processor time used up).
 
 use std::{
     future::poll_fn,
@@ -13,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -27,18 +33,22 @@ pub(crate) struct CallLimits {
     pub(crate) wall: Duration,
 }
 
-/// The time for which a guest had the thread. Written only by whoever polls the call, and read by the guest's interrupt
-/// inside of that poll; atomic because the store wants its parts to be `Sync`.
+/// The time that a guest used. Written only by whoever polls the call and by the guest's interrupt inside of that poll;
+/// atomic because the store wants its parts to be `Sync`.
 #[derive(Debug)]
 pub(crate) struct GuestTime {
     base: Instant,
     limit_ns: AtomicU64,
     spent_ns: AtomicU64,
     slice_started_ns: AtomicU64,
+    /// Up to when, by the wall, the slice is in `spent_ns`.
+    counted_ns: AtomicU64,
+    /// The thread's processor time at that moment; 0 before the first interrupt of the slice.
+    counted_cpu_ns: AtomicU64,
     yielded: AtomicBool,
 }
 
-/// The guest had the thread for longer than it may. What interrupts it, so that the error carries the guest's backtrace.
+/// The guest ran for longer than it may. What interrupts it, so that the error carries the guest's backtrace.
 #[derive(Debug)]
 pub(crate) struct DeadlinePassed(pub(crate) Duration);
 
@@ -60,6 +70,8 @@ impl GuestTime {
             limit_ns: AtomicU64::new(0),
             spent_ns: AtomicU64::new(0),
             slice_started_ns: AtomicU64::new(0),
+            counted_ns: AtomicU64::new(0),
+            counted_cpu_ns: AtomicU64::new(0),
             yielded: AtomicBool::new(false),
         })
     }
@@ -97,12 +109,13 @@ impl GuestTime {
     }
 
     fn interrupt(&self) -> wasmtime::Result<UpdateDeadline> {
-        let slice = nanos(self.base.elapsed()).saturating_sub(self.slice_started_ns.load(Relaxed));
+        let now = nanos(self.base.elapsed());
+        self.count(now, Some(thread_cpu_ns()));
         let limit = self.limit_ns.load(Relaxed);
-        if self.spent_ns.load(Relaxed).saturating_add(slice) > limit {
+        if self.spent_ns.load(Relaxed) > limit {
             return Err(DeadlinePassed(Duration::from_nanos(limit)).into());
         }
-        if slice < nanos(TICK) {
+        if now.saturating_sub(self.slice_started_ns.load(Relaxed)) < nanos(TICK) {
             // The tick came early in this guest's slice; giving the thread away now would only cost.
             return Ok(UpdateDeadline::Continue(1));
         }
@@ -111,14 +124,34 @@ impl GuestTime {
     }
 
     fn slice_starts(&self) {
-        self.slice_started_ns.store(nanos(self.base.elapsed()), Relaxed);
+        let now = nanos(self.base.elapsed());
+        self.slice_started_ns.store(now, Relaxed);
+        self.counted_ns.store(now, Relaxed);
+        // The next slice may be on another thread, whose processor time is another one.
+        self.counted_cpu_ns.store(0, Relaxed);
         self.yielded.store(false, Relaxed);
     }
 
     fn slice_ends(&self) {
-        let slice = nanos(self.base.elapsed()).saturating_sub(self.slice_started_ns.load(Relaxed));
-        self.spent_ns.fetch_add(slice, Relaxed);
+        self.count(nanos(self.base.elapsed()), None);
     }
+
+    /// Adds what the guest used since the last time.
+    fn count(&self, now: u64, cpu: Option<u64>) {
+        let wall = now.saturating_sub(self.counted_ns.load(Relaxed));
+        let used = match (self.counted_cpu_ns.load(Relaxed), cpu) {
+            (0, _) | (_, None) => wall.min(nanos(TICK)),
+            (before, Some(cpu)) => wall.min(cpu.saturating_sub(before)),
+        };
+        self.spent_ns.fetch_add(used, Relaxed);
+        self.counted_ns.store(now, Relaxed);
+        self.counted_cpu_ns.store(cpu.unwrap_or(0), Relaxed);
+    }
+}
+
+/// The processor time of this thread; never 0.
+fn thread_cpu_ns() -> u64 {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).map_or(1, |time| nanos(time).max(1))
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -134,3 +167,59 @@ impl std::fmt::Display for DeadlinePassed {
 }
 
 impl std::error::Error for DeadlinePassed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A slice that began at 0, and the time of the thread when it did.
+    fn slice() -> Arc<GuestTime> {
+        let time = GuestTime::new();
+        assert_eq!(TICK, Duration::from_millis(1));
+        time
+    }
+
+    fn spent(time: &GuestTime) -> u64 {
+        time.spent_ns.load(Relaxed)
+    }
+
+    #[test]
+    fn a_guest_that_runs_is_charged_for_all_of_it() {
+        let time = slice();
+        let cpu = 70 * MS;
+        time.count(MS / 2, Some(cpu));
+        time.count(MS * 3 / 2, Some(cpu + MS));
+        time.count(MS * 5 / 2, Some(cpu + 2 * MS));
+        assert_eq!(spent(&time), MS * 5 / 2);
+    }
+
+    #[test]
+    fn a_guest_whose_thread_has_to_wait_is_not_charged_for_that() {
+        let time = slice();
+        // Before the first interrupt nothing is known but that it cannot have run for longer than a tick.
+        time.count(500 * MS, Some(70 * MS));
+        assert_eq!(spent(&time), MS);
+        time.count(900 * MS, Some(70 * MS + 5));
+        assert_eq!(spent(&time), MS + 5);
+    }
+
+    #[test]
+    fn short_slices_between_host_calls_add_up() {
+        let time = slice();
+        time.count(MS / 4, None);
+        time.count(MS / 2, None);
+        assert_eq!(spent(&time), MS / 2);
+    }
+
+    #[test]
+    fn the_processor_time_of_a_thread_advances() {
+        let before = thread_cpu_ns();
+        let mut sum = 0_u64;
+        while thread_cpu_ns() == before {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(thread_cpu_ns() > before);
+    }
+}

@@ -1,0 +1,59 @@
+//! The cases. To add one: a module with its `run`, and a line here.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+
+use crate::{http, plugin_call, report::Report};
+
+/// Something that is measured.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    /// Measures, and adds rows to the report.
+    pub(crate) run: fn(&Setup, &mut Report) -> Result<()>,
+}
+
+/// What cases are run with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// The folder of the bench's plugins.
+    pub(crate) plugins: PathBuf,
+    /// The binary `gristmill`.
+    pub(crate) gristmill: PathBuf,
+    pub(crate) effort: Effort,
+}
+
+/// How long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Rounds of ours in each comparison.
+    pub(crate) rounds: usize,
+    /// How long one round of calls in this process is.
+    pub(crate) calls: Duration,
+    /// How long one round of requests to a server is.
+    pub(crate) requests: Duration,
+}
+
+/// Every case, in the order in which they are run.
+pub(crate) const CASES: [Case; 2] = [
+    Case {
+        name: "plugin-call",
+        summary: "one call of a plugin, against the bare Wasm call and the same code native",
+        run: plugin_call::run,
+    },
+    Case {
+        name: "http",
+        summary: "requests through a flow with one plugin, against an axum server with the same code native",
+        run: http::run,
+    },
+];
+
+impl Effort {
+    /// About a minute for all cases.
+    pub(crate) const QUICK: Self =
+        Self { rounds: 7, calls: Duration::from_millis(250), requests: Duration::from_millis(1_500) };
+    /// A few minutes for all cases.
+    pub(crate) const FULL: Self =
+        Self { rounds: 15, calls: Duration::from_secs(1), requests: Duration::from_secs(4) };
+}

@@ -1,0 +1,118 @@
+//! How fast Gristmill is. Run it by `cargo xtask bench`, which builds what it needs.
+//!
+//! A case ([`case`]) measures something of ours in alternating rounds with a floor, which is the best that the same machine does
+//! without us ([`stats`]), and gives rows of a table ([`report`]). What a floor leaves out is what we are asked to be cheap
+//! at; `docs/performance.md` says for each what that is.
+
+mod case;
+mod http;
+mod machine;
+mod plugin_call;
+mod report;
+mod sample;
+mod stats;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    case::{CASES, Case, Effort, Setup},
+    report::Report,
+};
+
+/// How fast Gristmill is, each figure beside a floor.
+#[derive(Parser)]
+#[command(name = "gristmill-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Measures.
+    Measure(Measure),
+    /// Is the floor of the case `http`: a server that does the same work natively.
+    ServeFloor {
+        /// Where it listens.
+        listen: SocketAddr,
+    },
+}
+
+/// What is measured, and with what.
+#[derive(clap::Args)]
+struct Measure {
+    /// The cases [default: all]
+    cases: Vec<String>,
+    /// Fewer and shorter rounds: about a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Writes what was measured as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The folder of the bench's plugins.
+    #[arg(long, value_name = "DIR")]
+    plugins: PathBuf,
+    /// The binary `gristmill`.
+    #[arg(long, value_name = "FILE")]
+    gristmill: PathBuf,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Measure(measure) => run(&measure),
+        Task::ServeFloor { listen } => http::serve_floor(listen),
+    }
+}
+
+fn run(arguments: &Measure) -> Result<()> {
+    let cases = chosen(&arguments.cases)?;
+    let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
+    // A child process has another working directory.
+    let absolute = |path: &PathBuf| path.canonicalize().with_context(|| format!("no {}", path.display()));
+    let setup =
+        Setup { plugins: absolute(&arguments.plugins)?, gristmill: absolute(&arguments.gristmill)?, effort };
+    let mut report = Report {
+        processors: machine::processors().len(),
+        quick: arguments.quick,
+        rounds: effort.rounds,
+        rows: Vec::new(),
+        remarks: Vec::new(),
+    };
+    for case in cases {
+        eprintln!("{}: {}", case.name, case.summary);
+        (case.run)(&setup, &mut report).with_context(|| format!("the case {} failed", case.name))?;
+    }
+    println!("{}", report.table());
+    if let Some(file) = &arguments.json {
+        let json = serde_json::to_vec_pretty(&report)?;
+        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Case>> {
+    for name in names {
+        if !CASES.iter().any(|case| case.name == name) {
+            let known: Vec<_> = CASES.iter().map(|case| case.name).collect();
+            bail!("there is no case `{name}`; there are {}", known.join(", "));
+        }
+    }
+    Ok(CASES.iter().filter(|case| names.is_empty() || names.iter().any(|name| name == case.name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_names_every_case_is_run_and_a_wrong_name_is_told_the_right_ones() {
+        assert_eq!(chosen(&[]).unwrap().len(), CASES.len());
+        let one = chosen(&["http".to_owned()]).unwrap();
+        assert_eq!(one.iter().map(|case| case.name).collect::<Vec<_>>(), ["http"]);
+        let error = chosen(&["htp".to_owned()]).err().unwrap().to_string();
+        assert!(error.contains("plugin-call, http"), "{error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The case `plugin-call`: what one call of a plugin costs on the whole way through the host (quarantine, an instance from
+//! the pool, limits, both deadlines, the checks of the answer, the metrics), against the bare Wasm call of the same
+//! component, and against the same code compiled natively.
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use bench_rename::rename;
+use bench_set_header::{READS, SETS, queue_of};
+use gristmill_core::{
+    Failure, Headers, Message, Timestamp,
+    limits::{FlowLimits, PluginLimits},
+    observe::PluginObserver,
+    plugin::{Grants, Plugin, PluginHost, PluginScope, PluginSettings, Transformed},
+};
+use gristmill_wasm::{WasmHost, WasmHostConfig, bare::BareTransformer};
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::runtime::Runtime;
+
+use crate::{
+    case::{Effort, Setup},
+    report::{Report, Row, Unit},
+    sample,
+    stats::alternate,
+};
+
+const BODY_BYTES: usize = 1024;
+
+const REGION: &str = "north";
+
+/// Calls between two looks at the clock, so that looking costs nothing that shows.
+const BATCH: u32 = 64;
+
+/// A plugin of the case.
+struct Guest {
+    name: &'static str,
+    /// What it does, natively; gives something that depends on all of the work.
+    native: fn(&str, &[u8]) -> usize,
+    /// Whether a plugin's answer is right.
+    is_right: fn(&Message, &Transformed) -> bool,
+}
+
+const GUESTS: [Guest; 2] = [
+    Guest {
+        name: "set-header",
+        native: |region, body| queue_of(black_box(region)).len() + black_box(body).len(),
+        is_right: |_, answer| {
+            let expected = [(SETS.to_owned(), queue_of(REGION))];
+            matches!(answer, Transformed::Change(change) if change.set_headers == expected && change.body.is_none())
+        },
+    },
+    Guest {
+        name: "rename",
+        native: |_, body| rename(black_box(body)).map_or(0, |body| body.len()),
+        is_right: |message, answer| {
+            let expected = rename(message.body()).ok();
+            matches!(answer, Transformed::Change(change) if change.body.as_deref() == expected.as_deref())
+        },
+    },
+];
+
+/// The metrics of a call as the runtime takes them: one histogram of the same shape.
+#[derive(Debug)]
+struct Measured(Histogram);
+
+/// Runs the case.
+pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    // One thread: a call is made where its task is, so another thread would only add the cost of getting there.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for guest in &GUESTS {
+        measure(setup, guest, &runtime, report).with_context(|| format!("the plugin {}", guest.name))?;
+    }
+    Ok(())
+}
+
+fn measure(setup: &Setup, guest: &Guest, runtime: &Runtime, report: &mut Report) -> Result<()> {
+    let Effort { rounds, calls: round, .. } = setup.effort;
+    let file = format!("bench-{}", guest.name);
+    let message = message()?;
+    let body = message.body().clone();
+
+    let host = WasmHost::new(WasmHostConfig::new(&setup.plugins))?;
+    let plugin = runtime.block_on(bind(&host, &file))?;
+    let answer = runtime.block_on(plugin.transform(&message)).map_err(failed)?;
+    ensure!((guest.is_right)(&message, &answer), "it answered {answer:?}");
+
+    let mut bare = runtime.block_on(BareTransformer::new(&host, &file, "{}"))?;
+    let headers: &[(&str, &str)] = if guest.name == "set-header" { &[(READS, REGION)] } else { &[] };
+
+    let mut bare_round = || {
+        runtime.block_on(timed(round, async || {
+            black_box(bare.transform(message.id().as_str(), headers, &body).await?);
+            Ok(())
+        }))
+    };
+    let mut native_round = || {
+        runtime.block_on(timed(round, async || {
+            black_box((guest.native)(REGION, &body));
+            Ok(())
+        }))
+    };
+    let mut our_round = || {
+        runtime.block_on(timed(round, async || {
+            black_box(plugin.transform(&message).await.map_err(failed)?);
+            Ok(())
+        }))
+    };
+    let measured = alternate(rounds, &mut [&mut bare_round, &mut native_round], &mut our_round)?;
+    for (index, floor) in ["bare Wasm call", "native code"].into_iter().enumerate() {
+        report.rows.push(Row {
+            case: format!("plugin-call/{}", guest.name),
+            floor,
+            unit: Unit::Nanoseconds,
+            compared: measured.compare(index, |nanoseconds| *nanoseconds)?,
+        });
+    }
+    Ok(())
+}
+
+/// The nanoseconds that one call takes, over about the time of a round.
+async fn timed(round: Duration, mut call: impl AsyncFnMut() -> Result<()>) -> Result<f64> {
+    let began = Instant::now();
+    let mut calls = 0_u32;
+    loop {
+        for _ in 0..BATCH {
+            call().await?;
+        }
+        calls = calls.saturating_add(BATCH);
+        let elapsed = began.elapsed();
+        if elapsed >= round {
+            return Ok(elapsed.as_secs_f64() * 1e9 / f64::from(calls));
+        }
+    }
+}
+
+/// A message as one that came over HTTP is: several headers, of which a plugin wants at most one.
+fn message() -> Result<Message> {
+    let mut headers = Headers::new();
+    for (name, value) in [
+        ("accept", "*/*"),
+        ("content-type", "application/json"),
+        ("user-agent", "bench"),
+        ("x-request-id", "0192f1c5"),
+        (READS, REGION),
+        ("gristmill-method", "POST"),
+        ("gristmill-path", "/orders"),
+    ] {
+        headers.append(name, value)?;
+    }
+    let message = Message::new("0192f1c5-7f3a", Timestamp::from_millis(0), sample::order(BODY_BYTES));
+    Ok(message.with_headers(headers))
+}
+
+async fn bind(host: &WasmHost, file: &str) -> Result<Arc<dyn Plugin>> {
+    let settings = PluginSettings {
+        config: serde_json::json!({}),
+        grants: Grants::default(),
+        limits: PluginLimits::default(),
+        flow_limits: FlowLimits::default(),
+        scope: PluginScope {
+            flow: "bench".into(),
+            step: "steps[0]".into(),
+            observer: Arc::new(Measured(Histogram::new((0..12).map(|n| 1e-5 * 4_f64.powi(n))))),
+        },
+    };
+    Ok(host.load(file).await?.bind(settings).await?)
+}
+
+fn failed(failure: Failure) -> anyhow::Error {
+    anyhow::anyhow!("the call failed: {failure}")
+}
+
+impl PluginObserver for Measured {
+    fn call(&self, elapsed: Duration, _: Option<&Failure>) {
+        self.0.observe(elapsed.as_secs_f64());
+    }
+    fn quarantined(&self, _: bool) {}
+    fn guest_counter(&self, _: &str, _: u64) {}
+    fn guest_gauge(&self, _: &str, _: f64) {}
+}

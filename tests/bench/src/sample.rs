@@ -1,0 +1,45 @@
+//! The messages that the bench sends: orders as JSON, of any size, always the same ones.
+
+use std::fmt::Write as _;
+
+/// An order as a JSON object of exactly `bytes` bytes, which must be room enough for its head (100 bytes are). It has as many
+/// lines as fit, and a note that fills the rest.
+pub(crate) fn order(bytes: usize) -> String {
+    let mut order = String::from(r#"{"order_id":4711,"cust":{"name":"Ada","vip":true},"lines":["#);
+    let tail = |note: &str| format!(r#"],"note":"{note}"}}"#);
+    for number in 0.. {
+        let mut line = String::new();
+        let comma = if number == 0 { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(
+            line,
+            r#"{comma}{{"sku":"S-{number:05}","count":{},"price":{}.5}}"#,
+            number % 9 + 1,
+            number % 90 + 10
+        );
+        if order.len() + line.len() + tail("").len() > bytes {
+            break;
+        }
+        order.push_str(&line);
+    }
+    let room = bytes.saturating_sub(order.len() + tail("").len());
+    order.push_str(&tail(&"x".repeat(room)));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_json_of_the_size_that_was_asked_for() {
+        for bytes in [100, 101, 1024, 64 * 1024] {
+            let order = order(bytes);
+            assert_eq!(order.len(), bytes);
+            let order: serde_json::Value = serde_json::from_str(&order).unwrap();
+            for (from, _) in bench_rename::RENAMES {
+                assert!(order.get(from).is_some(), "{from}");
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask bench`: builds the runtime, the bench and its plugins as they are released, and measures.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{binary, plugins};
+
+/// The arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The cases [default: all]
+    cases: Vec<String>,
+    /// Fewer and shorter rounds: about a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Writes what was measured as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
+    // Together, so that what both depend on is compiled once, with the features of both.
+    let gristmill = binary::build(
+        root,
+        &["build", "--release", "--package", "gristmill", "--package", "gristmill-bench"],
+    )?;
+    let options = plugins::Options {
+        route: None,
+        guests: ["rename", "set-header"].map(|guest| root.join("tests/bench/guests").join(guest)).to_vec(),
+        out: gristmill.with_file_name("bench-plugins"),
+    };
+    plugins::build(root, &options)?;
+
+    let mut bench = Command::new(gristmill.with_file_name("gristmill-bench"));
+    bench.arg("measure").args(&arguments.cases);
+    if arguments.quick {
+        bench.arg("--quick");
+    }
+    if let Some(file) = &arguments.json {
+        bench.arg("--json").arg(file);
+    }
+    let status = bench
+        .arg("--plugins")
+        .arg(&options.out)
+        .arg("--gristmill")
+        .arg(&gristmill)
+        .status()
+        .context("cannot run the bench")?;
+    ensure!(status.success(), "the bench failed, see above");
+    Ok(())
+}
