@@ -157,6 +157,7 @@ fn message() -> Result<Message> {
 
 async fn bind(host: &WasmHost, file: &str) -> Result<Arc<dyn Plugin>> {
     let settings = PluginSettings {
+        secrets: Vec::new(),
         config: serde_json::json!({}),
         grants: Grants::default(),
         limits: PluginLimits::default(),
