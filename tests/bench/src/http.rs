@@ -36,6 +36,9 @@ const PATH: &str = "/orders";
 /// Above this share of its processor the load is what limits a round, and not the server.
 const LOAD_IS_THE_LIMIT: f64 = 0.95;
 
+/// A figure of a sample: its name, its unit, and how it is read off.
+type Figure = (&'static str, Unit, fn(&Sample) -> f64);
+
 /// Runs the case.
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let Effort { rounds, requests: round, .. } = setup.effort;
@@ -70,7 +73,7 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         alternate(rounds, &mut [&mut round_of(&floor)], &mut round_of(&ours))
             .with_context(|| format!("gristmill's log ends with:\n{}", ours.log_tail()))?
     };
-    let figures: [(&str, Unit, fn(&Sample) -> f64); 4] = [
+    let figures: [Figure; 4] = [
         ("rate", Unit::RequestsPerSecond, |sample| sample.per_second),
         ("p50", Unit::Microseconds, |sample| sample.p50_us),
         ("p99", Unit::Microseconds, |sample| sample.p99_us),
