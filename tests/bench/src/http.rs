@@ -77,7 +77,7 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         ("rate", Unit::RequestsPerSecond, |sample| sample.per_second),
         ("p50", Unit::Microseconds, |sample| sample.p50_us),
         ("p99", Unit::Microseconds, |sample| sample.p99_us),
-        ("processor time", Unit::Microseconds, |sample| sample.cpu_us),
+        ("cpu", Unit::Microseconds, |sample| sample.cpu_us),
     ];
     for (what, unit, figure) in figures {
         report.rows.push(Row {

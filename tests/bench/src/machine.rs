@@ -1,7 +1,12 @@
 //! What the bench asks of the machine: which processors there are, which of them a thread and its children use, and how much
 //! processor time a process took.
 
-use std::{fs, io, time::Duration};
+use std::{
+    fs, io,
+    num::NonZeroUsize,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use rustix::{
@@ -60,18 +65,66 @@ pub(crate) fn thread_cpu_time() -> Duration {
 pub(crate) fn process_cpu_time(process: u32) -> Result<Duration> {
     let file = format!("/proc/{process}/stat");
     let stat = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-    let ticks = cpu_ticks(&stat).with_context(|| format!("cannot make sense of {file}"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
+    Ok(ticks(cpu_ticks(&stat, 2).with_context(|| format!("cannot make sense of {file}"))?))
 }
 
-/// The fields `utime` and `stime` of proc_pid_stat(5), together.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+/// What else the machine was busy with while something was measured.
+#[derive(Debug)]
+pub(crate) struct Others {
+    began: Instant,
+    /// Busy time of all processors, and of it ours, at that moment.
+    before: (Duration, Duration),
+}
+
+impl Others {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(crate) fn watch() -> Result<Self> {
+        Ok(Self { began: Instant::now(), before: Self::now()? })
+    }
+
+    /// The share of all processors that went to other processes since then. Of our children only those count as ours that
+    /// have ended by now.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(crate) fn share(&self) -> Result<f64> {
+        let (all, ours) = Self::now()?;
+        let others = all.saturating_sub(self.before.0).saturating_sub(ours.saturating_sub(self.before.1));
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get) as f64;
+        Ok(others.as_secs_f64() / self.began.elapsed().as_secs_f64() / processors)
+    }
+
+    fn now() -> Result<(Duration, Duration)> {
+        let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let ours = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+        let all = busy_ticks(&stat).context("cannot make sense of /proc/stat")?;
+        let ours = cpu_ticks(&ours, 4).context("cannot make sense of /proc/self/stat")?;
+        Ok((ticks(all), ticks(ours)))
+    }
+}
+
+/// The time that all processors were busy with processes and the kernel, of proc_stat(5).
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).collect();
+    // user, nice, system, (idle, iowait,) irq, softirq
+    Some([0, 1, 2, 5, 6].iter().filter_map(|field| fields.get(*field)).sum())
+}
+
+fn ticks(ticks: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64)
+}
+
+/// The sum of the first fields from `utime` on of proc_pid_stat(5): `utime` and `stime`, then those of children that ended.
+fn cpu_ticks(stat: &str, fields: usize) -> Option<u64> {
     // The second field is the name in parentheses, and may hold both spaces and parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    let times: Vec<u64> =
+        rest.split_ascii_whitespace().skip(11).take(fields).map_while(|field| field.parse().ok()).collect();
+    (times.len() == fields).then(|| times.iter().sum())
 }
 
 #[cfg(test)]
@@ -81,9 +134,18 @@ mod tests {
     #[test]
     fn both_kinds_of_time_are_found_behind_any_name() {
         let stat = "12 (a) R (b) S 1 2 3 0 -1 4194560 5 6 7 8 250 31 9 9 20 0 3 0 99 1000 1";
-        assert_eq!(cpu_ticks(stat), Some(281));
-        assert_eq!(cpu_ticks("12 (short) S 1 2"), None);
-        assert_eq!(cpu_ticks(""), None);
+        assert_eq!(cpu_ticks(stat, 2), Some(281));
+        assert_eq!(cpu_ticks(stat, 4), Some(299));
+        assert_eq!(cpu_ticks("12 (short) S 1 2", 2), None);
+        assert_eq!(cpu_ticks("", 2), None);
+    }
+
+    #[test]
+    fn idle_processors_are_not_busy() {
+        let stat = "cpu  10 20 30 4000 500 6 7 80 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(busy_ticks(stat), Some(73));
+        assert_eq!(busy_ticks(""), None);
+        assert!(Others::watch().unwrap().share().unwrap() >= 0.0);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     case::{CASES, Case, Effort, Setup},
+    machine::Others,
     report::Report,
 };
 
@@ -60,6 +61,9 @@ struct Measure {
     gristmill: PathBuf,
 }
 
+/// From which share of the processors on other processes are worth a remark.
+const NOTICEABLE: f64 = 0.05;
+
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Measure(measure) => run(&measure),
@@ -81,9 +85,17 @@ fn run(arguments: &Measure) -> Result<()> {
         rows: Vec::new(),
         remarks: Vec::new(),
     };
+    let others = Others::watch()?;
     for case in cases {
         eprintln!("{}: {}", case.name, case.summary);
         (case.run)(&setup, &mut report).with_context(|| format!("the case {} failed", case.name))?;
+    }
+    let others = others.share()?;
+    if others > NOTICEABLE {
+        report.remarks.push(format!(
+            "other processes used {:.0} % of the processors: times of calls and processor times still tell, rates and latencies do not",
+            others * 100.0
+        ));
     }
     println!("{}", report.table());
     if let Some(file) = &arguments.json {
