@@ -1,6 +1,6 @@
 //! What a plugin says of itself, asked for once in a sandbox, and checked before anyone believes it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use gristmill_core::{
     message::check_header,
@@ -59,7 +59,8 @@ pub(crate) async fn ask(
         let (description,) = describe.call_async(&mut store, ()).await?;
         wasmtime::Result::Ok(Ok(description))
     };
-    let fault = match time.run(CallLimits { guest: timeout, wall: timeout }, asking).await {
+    let answered = time.run(CallLimits { guest: timeout, wall: timeout }, pin!(asking)).await;
+    let fault = match answered {
         Ok(Ok(answer)) => return answer,
         Ok(Err(error)) => GuestFault::from_error(&error, store.data()),
         Err(timeout) => GuestFault::from_timeout(timeout, store.data()),

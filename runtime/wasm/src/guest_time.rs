@@ -9,7 +9,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -83,14 +83,18 @@ impl GuestTime {
         store.epoch_deadline_callback(move |_| time.interrupt());
     }
 
-    /// Runs `call` under both clocks. The store's epoch deadline must have been set.
+    /// Runs `call` under both clocks. The store's epoch deadline must have been set. The call comes pinned because it is
+    /// large: to take it by value would be to copy it twice, for every message.
     ///
     /// # Errors
     /// When the call took too long in all. Too long in the guest is an error of the call itself: [`DeadlinePassed`].
-    pub(crate) async fn run<F: Future>(&self, limits: CallLimits, call: F) -> Result<F::Output, WallTimeout> {
+    pub(crate) async fn run<F: Future>(
+        &self,
+        limits: CallLimits,
+        mut call: Pin<&mut F>,
+    ) -> Result<F::Output, WallTimeout> {
         self.limit_ns.store(nanos(limits.guest), Relaxed);
         self.spent_ns.store(0, Relaxed);
-        let mut call = pin!(call);
         // Made when the call waits for the first time: most calls never do.
         let mut timeout: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {

@@ -1,6 +1,7 @@
 //! One instance of a plugin: its store, its limits, its two entry points.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -219,7 +220,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
             let (answer,) = configure.call_async(&mut store, (config,)).await?;
             wasmtime::Result::Ok((entry, answer))
         };
-        let result = time.run(limits, starting).await;
+        let result = time.run(limits, pin!(starting)).await;
         match result {
             Ok(Ok((entry, Ok(())))) => {
                 store.data_mut().end_call();
@@ -250,8 +251,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
         let message = WitMessage { id: id.as_str(), headers, body };
         // Covariance: a function that takes messages of any lifetime takes this one's.
         let entry: TypedFunc<CallParams<'_>, CallResults<R>> = self.entry;
-        let call = entry.call_async(&mut self.store, (message,));
-        let result = self.time.run(limits, call).await;
+        let result = self.time.run(limits, pin!(entry.call_async(&mut self.store, (message,)))).await;
         match result {
             Ok(Ok((answer,))) => {
                 self.store.data_mut().end_call();
