@@ -66,8 +66,8 @@ pub struct TemplateText {
     pub text: String,
     /// Where it stands.
     pub span: Span,
-    /// Whether any of it was substituted (`${env:…}`): such a text is not read for expressions in the substituted part
-    /// and is never shown.
+    /// Whether any of it was substituted (`${env:…}`): such a text is never shown. What was substituted is no part of an
+    /// expression.
     pub secret: bool,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Checker<'a> {
         self.templates.push(TemplateText {
             text: text.to_owned(),
             span: node.span.clone(),
-            secret: node.substituted,
+            secret: node.is_substituted(),
         });
         Slot(self.templates.len() - 1)
     }

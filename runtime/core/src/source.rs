@@ -86,7 +86,9 @@ pub trait PreparedSource: Send {
     async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError>;
 
     /// Goes on in the place of `old`, which has the same identity, with new settings: nothing is refused, nothing is
-    /// offered twice, and acknowledgements of deliveries that `old` made still count.
+    /// offered twice, and acknowledgements of deliveries that `old` made still count. Bounded by `limits.prepare_ms`: when
+    /// it is not done by then, it is dropped together with `old`, and the flow's source is started afresh. So what can wait
+    /// for a peer must give up in time to give `old` back.
     ///
     /// # Errors
     /// Gives the old source back, as it was, with the reason.

@@ -1,9 +1,14 @@
 //! `${env:NAME}` and `${file:path}`: resolved after parsing, into values only, never into structure, and marked so that
 //! they are never shown.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use gristmill_core::config::{Mistake, Mistakes, Node, Value};
+use gristmill_core::config::{
+    Mistake, Mistakes, Node, Piece, SubstitutedPart, Substitution, Value, split_expressions,
+};
 
 /// The largest file that `${file:…}` reads, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -63,9 +68,9 @@ pub fn substitute(node: &mut Node, environment: &dyn Environment, mistakes: &mut
         }
         Value::String(text) if text.contains("${env:") || text.contains("${file:") => {
             match resolve(text, environment) {
-                Ok(Some(resolved)) => {
-                    *text = resolved;
-                    node.substituted = true;
+                Ok(Some(substitution)) => {
+                    *text = substitution.resolved();
+                    node.substitution = Some(Arc::new(substitution));
                 }
                 Ok(None) => {}
                 Err((problem, mend)) => {
@@ -77,63 +82,62 @@ pub fn substitute(node: &mut Node, environment: &dyn Environment, mistakes: &mut
     }
 }
 
-/// `None` when there was nothing to resolve. What was put in is not read again, and may not hold a `${`: a secret can never
-/// become an expression.
-fn resolve(text: &str, environment: &dyn Environment) -> Result<Option<String>, (String, String)> {
-    let mut out = String::new();
-    let mut rest = text;
-    let mut changed = false;
-    while let Some(at) = rest.find("${") {
-        let (before, after) = rest.split_at(at);
-        out.push_str(before);
-        let inner = after.get(2..).unwrap_or_default();
-        let escaped = before.ends_with('$');
-        let found = inner.split_once('}').and_then(|(name, tail)| {
-            let value = if let Some(name) = name.strip_prefix("env:") {
-                environment.variable(name).ok_or_else(|| {
-                    (
-                        format!("the environment variable `{name}` is not set"),
-                        format!("set {name}, or write the value"),
-                    )
-                })
-            } else if let Some(path) = name.strip_prefix("file:") {
-                environment
-                    .file(path)
-                    .map_err(|e| (e, "make the file readable for the runtime, or write the value".into()))
-            } else {
-                return None;
-            };
-            Some((value, tail))
-        });
-        match found {
-            Some((value, tail)) if !escaped => {
-                let value = value?;
-                if value.contains("${") {
-                    return Err((
-                        format!(
-                            "the value of `${{{}}}` holds `${{`, which would be read as an expression",
-                            tail_of(inner)
-                        ),
-                        "use a value without `${`".into(),
-                    ));
-                }
-                out.push_str(&value);
-                changed = true;
-                rest = tail;
+/// `None` when there was nothing to resolve. What was put in is not read again, and may not hold a `${`; nor can it stand
+/// inside of an expression in a text: a secret can never become an expression, or a part of one.
+fn resolve(text: &str, environment: &dyn Environment) -> Result<Option<Substitution>, (String, String)> {
+    let pieces = split_expressions(text)
+        .ok_or_else(|| ("a `${` is not closed".to_owned(), "close it with `}`, or write `$${`".to_owned()))?;
+    let mut parts = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let written = match piece {
+            Piece::Literal(written) | Piece::Expression(written) => written.to_owned(),
+        };
+        let named = match piece {
+            Piece::Literal(_) => None,
+            Piece::Expression(written) => written.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')),
+        };
+        let value = match named.map(|named| (named, named.split_once(':'))) {
+            Some((_, Some(("env", name)))) => environment.variable(name).ok_or_else(|| {
+                (
+                    format!("the environment variable `{name}` is not set"),
+                    format!("set {name}, or write the value"),
+                )
+            })?,
+            Some((_, Some(("file", path)))) => environment
+                .file(path)
+                .map_err(|e| (e, "make the file readable for the runtime, or write the value".into()))?,
+            Some((named, _)) if named.contains("${env:") || named.contains("${file:") => {
+                return Err((
+                    "a value from outside stands inside of an expression, of which it would become a part"
+                        .into(),
+                    "let it stand in the text by itself, beside the expressions".into(),
+                ));
             }
             _ => {
-                out.push_str("${");
-                rest = inner;
+                parts.push(SubstitutedPart::Written(written));
+                continue;
             }
+        };
+        if value.contains("${") {
+            return Err((
+                format!("the value of `{written}` holds `${{`, which would be read as an expression"),
+                "use a value without `${`".into(),
+            ));
         }
+        parts.push(SubstitutedPart::Value { written, value });
     }
-    out.push_str(rest);
-    Ok(changed.then_some(out))
-}
-
-/// What is named between the braces.
-fn tail_of(inner: &str) -> &str {
-    inner.split('}').next().unwrap_or_default()
+    let joins = |(one, next): (&SubstitutedPart, &SubstitutedPart)| {
+        one.resolved().ends_with('$') && next.resolved().starts_with('{')
+    };
+    if parts.iter().zip(parts.iter().skip(1)).any(joins) {
+        return Err((
+            "a value and what stands beside it join to `${`, which would be read as an expression".into(),
+            "put something between the two".into(),
+        ));
+    }
+    let substitution = Substitution { parts };
+    let is_changed = substitution.values().next().is_some();
+    Ok(is_changed.then_some(substitution))
 }
 
 #[cfg(test)]
@@ -150,6 +154,8 @@ mod tests {
             match name {
                 "SECRET" => Some("hunter2".into()),
                 "EVIL" => Some("${body.x}".into()),
+                "DOLLAR" => Some("a$".into()),
+                "BRACE" => Some("{body.x}".into()),
                 _ => None,
             }
         }
@@ -171,8 +177,24 @@ mod tests {
             substituted(json!({"a": "x ${env:SECRET} y", "b": ["${file:key}"], "c": "${body.id}"}));
         assert!(mistakes.is_empty());
         assert_eq!(node.to_json(), json!({"a": "x hunter2 y", "b": ["k: [1"], "c": "${body.id}"}));
-        assert!(node.at(["a"]).substituted && !node.at(["c"]).substituted);
+        assert!(node.at(["a"]).is_substituted() && !node.at(["c"]).is_substituted());
         assert!(!format!("{node:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn a_value_never_becomes_a_part_of_an_expression_in_a_text() {
+        let (_, mistakes) = substituted(json!({
+            "a": "${body.x + '${env:SECRET}'}",
+            "b": "${body.x + ${env:SECRET}}",
+            "c": "${env:DOLLAR}{body.x}",
+            "d": "${env:DOLLAR}${env:BRACE}",
+            "e": "${env:SECRET} ${body.x",
+        }));
+        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+        let (node, mistakes) = substituted(json!({"a": "$${env:SECRET} ${env:SECRET}"}));
+        assert!(mistakes.is_empty());
+        assert_eq!(node.to_json(), json!({"a": "$${env:SECRET} hunter2"}));
+        assert_eq!(node.at(["a"]).substitution.as_ref().unwrap().written(), "$${env:SECRET} ${env:SECRET}");
     }
 
     #[test]

@@ -12,8 +12,8 @@ mod suggest;
 mod template;
 
 pub use mistake::{Mistake, Mistakes};
-pub use node::{Entry, Node, Span, Value};
+pub use node::{Entry, Node, Span, SubstitutedPart, Substitution, Value};
 pub use parse::{Schema, check_against, parse, schema_of};
 pub use secret::Secret;
 pub use suggest::nearest;
-pub use template::{Piece, split_expressions};
+pub use template::{Piece, ends_in_string, split_expressions};

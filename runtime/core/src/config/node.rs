@@ -24,8 +24,29 @@ pub struct Node {
     pub value: Value,
     /// Where.
     pub span: Span,
-    /// Whether the value came, wholly or in part, from the environment or a file, and so must never be shown.
-    pub substituted: bool,
+    /// How the value came to be, if it came, wholly or in part, from the environment or a file: it must never be shown.
+    pub substitution: Option<Arc<Substitution>>,
+}
+
+/// A text into which values were put from the environment or a file, by its parts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Substitution {
+    /// In the order of the text.
+    pub parts: Vec<SubstitutedPart>,
+}
+
+/// A part of a text into which values were put.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SubstitutedPart {
+    /// As it was written.
+    Written(String),
+    /// What was put in.
+    Value {
+        /// What stood in its place: `${env:NAME}`.
+        written: String,
+        /// The value.
+        value: String,
+    },
 }
 
 /// What was written.
@@ -78,7 +99,7 @@ impl std::fmt::Display for Span {
 impl Node {
     /// A node that no file holds.
     pub fn new(value: Value, span: Span) -> Self {
-        Self { value, span, substituted: false }
+        Self { value, span, substitution: None }
     }
 
     /// From JSON, all at one place: for defaults and tests.
@@ -105,6 +126,11 @@ impl Node {
             ),
         };
         Self::new(value, span.clone())
+    }
+
+    /// Whether the value came, wholly or in part, from the environment or a file, and so must never be shown.
+    pub fn is_substituted(&self) -> bool {
+        self.substitution.is_some()
     }
 
     /// As JSON, with substituted values in clear: for checking and building, never for showing.
@@ -184,10 +210,64 @@ impl Node {
     }
 }
 
+// === impl Substitution ===
+
+impl Substitution {
+    /// The text as it was written: what may be shown.
+    pub fn written(&self) -> String {
+        self.parts.iter().map(SubstitutedPart::written).collect()
+    }
+
+    /// The text with its values.
+    pub fn resolved(&self) -> String {
+        self.parts.iter().map(SubstitutedPart::resolved).collect()
+    }
+
+    /// What was put in.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            SubstitutedPart::Written(_) => None,
+            SubstitutedPart::Value { value, .. } => Some(value.as_str()),
+        })
+    }
+}
+
+/// Shows what was written.
+impl std::fmt::Debug for Substitution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Substitution").field(&self.written()).finish()
+    }
+}
+
+impl SubstitutedPart {
+    /// What stands in the file.
+    pub fn written(&self) -> &str {
+        match self {
+            Self::Written(text) => text,
+            Self::Value { written, .. } => written,
+        }
+    }
+
+    /// What it stands for.
+    pub fn resolved(&self) -> &str {
+        match self {
+            Self::Written(text) => text,
+            Self::Value { value, .. } => value,
+        }
+    }
+}
+
+/// Shows what was written.
+impl std::fmt::Debug for SubstitutedPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.written())
+    }
+}
+
 /// Shows no substituted value.
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.substituted {
+        if self.is_substituted() {
             return f.write_str("\"[redacted]\"");
         }
         match &self.value {

@@ -65,7 +65,7 @@ pub fn check_against(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> O
         .map(|e| e.instance_path().to_string())
         .collect();
     for pointer in mistyped {
-        if node.at(pointer_parts(&pointer).iter().map(String::as_str)).substituted
+        if node.at(pointer_parts(&pointer).iter().map(String::as_str)).is_substituted()
             && let Some(value) = json.pointer_mut(&pointer)
             && let Some(read) = value.as_str().and_then(read_scalar)
         {
@@ -270,7 +270,7 @@ fn unknown_key(at: &Node, key: &str, known: &[&str]) -> Mistake {
 
 fn not_one_of(at: &Node, options: &[&str]) -> Mistake {
     let text = match at.as_str() {
-        Some(given) if !at.substituted => format!("`{given}` is not known here"),
+        Some(given) if !at.is_substituted() => format!("`{given}` is not known here"),
         _ => format!("this is {}, and not one of the known words", at.kind()),
     };
     let mistake = Mistake::new("unknown_word", &at.span, text);
@@ -296,7 +296,7 @@ fn redact(at: &Node, text: String) -> String {
 }
 
 fn has_substituted(node: &Node) -> bool {
-    node.substituted
+    node.is_substituted()
         || match &node.value {
             Value::List(items) => items.iter().any(has_substituted),
             Value::Map(entries) => entries.iter().any(|e| has_substituted(&e.value)),
@@ -340,7 +340,7 @@ fn type_mend(at: &Node, kind: &TypeKind) -> String {
     };
     let mend = match &at.value {
         Value::Bool(_) | Value::Int(_) | Value::Float(_) if wants(JsonType::String) => "put it in quotes",
-        Value::String(text) if !at.substituted && reads_as(text) => "write it without quotes",
+        Value::String(text) if !at.is_substituted() && reads_as(text) => "write it without quotes",
         _ if wants(JsonType::Array) => "write a list: `[…]`, or lines that begin with `- `",
         _ if wants(JsonType::Object) => "write keys with their values: `key: value`",
         _ if wants(JsonType::String) => "write a text",
@@ -373,11 +373,13 @@ fn type_names(kind: &TypeKind) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
-    use crate::config::{Span, schema_of};
+    use crate::config::{Span, SubstitutedPart, Substitution, schema_of};
 
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
@@ -490,7 +492,8 @@ mod tests {
         let substitute = |node: &mut Node, text: &str| {
             if let Value::Map(entries) = &mut node.value {
                 entries[0].value.value = Value::String(text.into());
-                entries[0].value.substituted = true;
+                let part = SubstitutedPart::Value { written: "${env:X}".into(), value: text.into() };
+                entries[0].value.substitution = Some(Arc::new(Substitution { parts: vec![part] }));
             }
         };
         substitute(&mut node, "8080");

@@ -36,41 +36,67 @@ pub fn split_expressions(text: &str) -> Option<Vec<Piece<'_>>> {
     Some(pieces)
 }
 
-/// How long the expression at the start of `text` is. Braces in strings and comments do not count: CEL has strings in
-/// single and double quotes, in three of them, and raw ones, where a backslash is only a backslash.
+/// Whether what follows this beginning of an expression stands in a string or a comment of it.
+pub fn ends_in_string(beginning: &str) -> bool {
+    let mut lexer = Lexer { text: beginning, at: 0, word_start: 0 };
+    while lexer.at < beginning.len() {
+        if lexer.next().is_none() {
+            return true;
+        }
+    }
+    false
+}
+
+/// How long the expression at the start of `text` is.
 fn length(text: &str) -> Option<usize> {
+    let mut lexer = Lexer { text, at: 0, word_start: 0 };
     let mut depth = 0_usize;
-    let mut word_start = 0;
-    let mut at = 0;
     loop {
-        let rest = text.get(at..)?;
-        let c = rest.chars().next()?;
-        match c {
+        match lexer.next()? {
             '{' => depth += 1,
             '}' => {
                 depth = depth.checked_sub(1)?;
                 if depth == 0 {
-                    return Some(at + 1);
+                    return Some(lexer.at);
                 }
-            }
-            '\'' | '"' => {
-                let is_raw =
-                    matches!(text.get(word_start..at)?.to_ascii_lowercase().as_str(), "r" | "br" | "rb");
-                at += string_length(rest, c, is_raw)?;
-                word_start = at;
-                continue;
-            }
-            '/' if rest.starts_with("//") => {
-                at += rest.find('\n')?;
-                word_start = at;
-                continue;
             }
             _ => {}
         }
-        at += c.len_utf8();
-        if !c.is_alphanumeric() && c != '_' {
-            word_start = at;
+    }
+}
+
+/// Goes over an expression as far as its strings and comments want. Braces in strings and comments do not count: CEL has
+/// strings in single and double quotes, in three of them, and raw ones, where a backslash is only a backslash.
+struct Lexer<'t> {
+    text: &'t str,
+    at: usize,
+    word_start: usize,
+}
+
+impl Lexer<'_> {
+    /// The next character, strings and comments taken as a whole and known by their first. `None` at the end, and when a
+    /// string or a comment does not end.
+    fn next(&mut self) -> Option<char> {
+        let rest = self.text.get(self.at..)?;
+        let c = rest.chars().next()?;
+        match c {
+            '\'' | '"' => {
+                let word = self.text.get(self.word_start..self.at)?.to_ascii_lowercase();
+                self.at += string_length(rest, c, matches!(word.as_str(), "r" | "br" | "rb"))?;
+                self.word_start = self.at;
+            }
+            '/' if rest.starts_with("//") => {
+                self.at += rest.find('\n')?;
+                self.word_start = self.at;
+            }
+            _ => {
+                self.at += c.len_utf8();
+                if !c.is_alphanumeric() && c != '_' {
+                    self.word_start = self.at;
+                }
+            }
         }
+        Some(c)
     }
 }
 
@@ -118,6 +144,16 @@ mod tests {
         }
         for open in ["${", "${a", "${'}", "a${b}${{}", "${'\\"] {
             assert_eq!(split_expressions(open), None, "{open}");
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_open_is_known() {
+        for text in ["a == '", "a == \"x", r"r'\' + '", r#""""a"b""#, "a // it", "'''it's "] {
+            assert!(ends_in_string(text), "{text}");
+        }
+        for text in ["", "a == ", "'x' + ", r"r'\' + ", r#""""a"b""" + "#, "a // it\n + "] {
+            assert!(!ends_in_string(text), "{text}");
         }
     }
 }

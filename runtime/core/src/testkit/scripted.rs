@@ -60,6 +60,8 @@ pub struct ScriptedSource {
     panics: AtomicBool,
     /// The next `prepare` never ends.
     hangs: AtomicBool,
+    /// The next `take_over` never ends.
+    hangs_taking_over: AtomicBool,
 }
 
 /// How long a sink takes to confirm a message.
@@ -240,6 +242,11 @@ impl ScriptedSource {
         self.hangs.store(true, Atomic::SeqCst);
     }
 
+    /// Makes the next `take_over` never end.
+    pub fn hang_taking_over_once(&self) {
+        self.hangs_taking_over.store(true, Atomic::SeqCst);
+    }
+
     /// Makes the next `prepare` fail.
     pub fn refuse_once(&self, why: &str) {
         *lock(&self.refuse) = Some(why.into());
@@ -351,6 +358,9 @@ impl PreparedSource for Prepared {
 
     async fn take_over(self: Box<Self>, old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
         self.0.source.note("take_over", self.0.setting.as_deref());
+        if self.0.source.hangs_taking_over.swap(false, Atomic::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let refused = lock(&self.0.source.refuse_take_over).take();
         match refused {
             Some(why) => Err(TakeOverError { old, error: SourceError::new(why) }),

@@ -81,6 +81,13 @@ impl CompileError {
         }
     }
 
+    /// The same mistake without its place: the text that was compiled is not the one in the file.
+    pub(crate) fn nowhere(mut self) -> Self {
+        self.range = None;
+        self.range_chars = None;
+        self
+    }
+
     /// As a mistake in a flow file, where `span` is the place of the whole text. Narrowed to the wrong part when the
     /// text stands in the file as it is, in quotes or not; else the place of the whole text.
     pub fn to_mistake(&self, code: &'static str, span: &Span) -> Mistake {

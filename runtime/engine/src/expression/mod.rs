@@ -15,6 +15,7 @@
 //! | [`budget`] | the limits, and what everything costs |
 //! | [`value`], [`scope`] | what is computed with, and where it comes from |
 //! | [`template`] | texts with `${…}` |
+//! | [`outside`] | values from the environment and from files in an expression |
 
 mod budget;
 mod compile;
@@ -24,6 +25,7 @@ mod functions;
 mod jsonpath;
 mod node;
 mod operators;
+mod outside;
 mod pattern;
 mod scope;
 mod template;
@@ -36,7 +38,7 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use gristmill_core::Failure;
+use gristmill_core::{Failure, config::Substitution};
 
 pub use budget::{
     MAX_BODY_VALUES, MAX_COMPREHENSION_NESTING, MAX_MADE_BYTES, MAX_NESTING, MAX_PATTERN_BYTES,
@@ -85,6 +87,25 @@ impl Expression {
                     .mend("compare it with something"))
             }
         }
+    }
+
+    /// Compiles an expression in which values from outside stand, by [`Expression::compile`] or
+    /// [`Expression::compile_condition`]. Each value is a text. Neither the errors nor the failures of it show one.
+    ///
+    /// # Errors
+    /// Those of `compile`, without a place, and a value that stands in quotes.
+    pub fn compile_with_values(
+        substitution: &Substitution,
+        compile: fn(&str) -> Result<Self, CompileError>,
+    ) -> Result<Self, CompileError> {
+        // First without the values, so that what an error quotes holds none.
+        compile(&outside::without_values(substitution)?).map_err(CompileError::nowhere)?;
+        let written = substitution.written();
+        let compiled = compile(&outside::with_values(substitution)?).map_err(|_| {
+            CompileError::new(&written, "a value that was put in does not fit this expression")
+                .mend("it stands for a text as it is: what does the expression want of it?")
+        })?;
+        Ok(Self { text: written.into(), node: compiled.node })
     }
 
     /// The text as it was written.

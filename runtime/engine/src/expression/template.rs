@@ -18,6 +18,7 @@ use super::{
 /// A compiled text with `${…}`. Cheap to clone.
 #[derive(Clone)]
 pub struct Template {
+    /// What may be shown.
     text: Arc<str>,
     parts: Arc<[Part]>,
 }
@@ -71,6 +72,12 @@ impl Template {
             }
         }
         Ok(Self { text: text.into(), parts: parts.into() })
+    }
+
+    /// The same, of which only this text may be seen: values from outside were put into it.
+    #[must_use]
+    pub fn shown_as(self, text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), ..self }
     }
 
     /// The text as it was written.

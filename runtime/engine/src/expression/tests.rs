@@ -1,6 +1,9 @@
 //! The language as a whole: what expressions give, what mistakes say, and that nothing hostile gets through.
 
-use gristmill_core::{ErrorClass, Failure, Message, Timestamp};
+use gristmill_core::{
+    ErrorClass, Failure, Message, Timestamp,
+    config::{SubstitutedPart, Substitution},
+};
 use serde_json::json;
 
 use super::*;
@@ -418,4 +421,48 @@ fn a_scope_and_what_is_compiled_go_between_threads() {
     check::<Scope<'_>>();
     check::<Expression>();
     check::<Template>();
+}
+
+/// As `written` is read from a flow file, where `KEY` has this value.
+fn with_key(written: &str, value: &str) -> Result<Expression, CompileError> {
+    let mut parts = Vec::new();
+    for (index, text) in written.split("${env:KEY}").enumerate() {
+        if index > 0 {
+            parts.push(SubstitutedPart::Value { written: "${env:KEY}".into(), value: value.into() });
+        }
+        parts.push(SubstitutedPart::Written(text.into()));
+    }
+    Expression::compile_with_values(&Substitution { parts }, Expression::compile)
+}
+
+#[test]
+fn a_value_from_outside_is_a_text_whatever_is_in_it() {
+    for value in ["acme", "\" + body.id + \"", "'", "\\", "ü\n// ", "{}", "\"\"\"", ""] {
+        let equals = with_key("${env:KEY} == message.text", value).unwrap();
+        let message = Message::new("m", Timestamp::from_millis(0), value.as_bytes().to_vec());
+        assert!(equals.evaluate_bool(&Scope::new(&message, &flow())).unwrap(), "{value}");
+    }
+}
+
+#[test]
+fn a_value_from_outside_is_never_shown() {
+    let expression = with_key("body.nope == ${env:KEY}", "hunter2").unwrap();
+    assert_eq!(expression.to_string(), "body.nope == ${env:KEY}");
+    let message = message(ORDER);
+    let failure = expression.evaluate_bool(&Scope::new(&message, &flow())).unwrap_err();
+    assert!(failure.text().contains("${env:KEY}") && !failure.text().contains("hunter2"), "{failure}");
+    for wrong in [
+        "bdy == ${env:KEY}",
+        "body.id ${env:KEY}",
+        "body.id == '${env:KEY}'",
+        "body.id.matches(${env:KEY}",
+        "body.id // ${env:KEY}",
+    ] {
+        let error = with_key(wrong, "hunter2").unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{wrong}: {error}");
+    }
+    let pattern = with_key("body.id.matches(${env:KEY})", "hunter2(").unwrap_err();
+    assert!(!pattern.to_string().contains("hunter2"), "{pattern}");
+    let quoted = with_key("body.id == '${env:KEY}'", "x").unwrap_err();
+    assert!(quoted.to_string().contains("leave the quotes out"), "{quoted}");
 }

@@ -56,22 +56,24 @@ pub async fn check_set(
     context: &SetContext,
     owners: &HashMap<Arc<str>, PathBuf>,
 ) -> Vec<CheckedFile> {
-    let mut parsed: Vec<(PathBuf, Result<Node, Mistakes>)> = Vec::with_capacity(files.len());
+    let mut parsed: Vec<(PathBuf, Result<Read, Mistakes>)> = Vec::with_capacity(files.len());
     for file in files {
-        let node = read(&file, context);
-        parsed.push((file.path, node));
+        let found = read(&file, context);
+        parsed.push((file.path, found));
     }
     parsed.sort_by(|a, b| a.0.cmp(&b.0));
-    let names: BTreeSet<String> =
-        parsed.iter().filter_map(|(_, node)| node.as_ref().ok()).flat_map(plugins_named).collect();
+    let names: BTreeSet<String> = parsed
+        .iter()
+        .filter_map(|(_, read)| read.as_ref().ok())
+        .flat_map(|read| plugins_named(&read.node))
+        .collect();
     let plugins = PluginTable::load(&*context.plugins, names).await;
     let mut checked: Vec<CheckedFile> = parsed
         .into_iter()
-        .map(|(path, node)| {
+        .map(|(path, read)| {
             let with =
                 CheckContext { registry: &context.registry, plugins: &plugins, base_dir: &context.base_dir };
-            let result =
-                node.and_then(|node| check(path.clone(), &node, with)).map_err(Mistakes::into_sorted);
+            let result = read.and_then(|read| read.check(path.clone(), with)).map_err(Mistakes::into_sorted);
             CheckedFile { path, result }
         })
         .collect();
@@ -79,15 +81,41 @@ pub async fn check_set(
     checked
 }
 
-fn read(file: &FlowFile, context: &SetContext) -> Result<Node, Mistakes> {
+/// A file whose syntax is good.
+struct Read {
+    node: Node,
+    /// The values from outside that are not there.
+    unresolved: Mistakes,
+}
+
+impl Read {
+    fn check(self, path: PathBuf, with: CheckContext<'_>) -> Result<CheckedFlow, Mistakes> {
+        let Self { node, unresolved } = self;
+        let checked = check(path, &node, with);
+        if unresolved.is_empty() {
+            return checked;
+        }
+        let mut all = unresolved.clone();
+        // A value that is not there fits nothing; that it does not is no mistake of its own.
+        let follows = |mistake: &Mistake| {
+            unresolved.iter().any(|it| it.span.start <= mistake.span.start && mistake.span.end <= it.span.end)
+        };
+        for mistake in checked.err().iter().flat_map(Mistakes::iter).filter(|mistake| !follows(mistake)) {
+            all.push(mistake.clone());
+        }
+        Err(all)
+    }
+}
+
+fn read(file: &FlowFile, context: &SetContext) -> Result<Read, Mistakes> {
     let name = file.path.display().to_string();
     let text = file.text.as_ref().map_err(|problem| {
         Mistakes::from(Mistake::new("unreadable_file", &Span::nowhere(&name), problem.clone()))
     })?;
     let mut node = yaml::parse(&name, text)?;
-    let mut mistakes = Mistakes::new();
-    substitute(&mut node, &*context.environment, &mut mistakes);
-    if mistakes.is_empty() { Ok(node) } else { Err(mistakes) }
+    let mut unresolved = Mistakes::new();
+    substitute(&mut node, &*context.environment, &mut unresolved);
+    Ok(Read { node, unresolved })
 }
 
 /// Takes the flows whose id or claim another has before them out of the set.

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use gristmill_core::{
     Failure,
     adapter::{CheckedSink, Checker, SinkUse},
-    config::{Mistake, Mistakes, Node, nearest},
+    config::{Mistake, Mistakes, Node, Span, nearest},
     limits::{FlowLimits, MAX_STEP_NESTING, MAX_STEPS},
     observe::StepInfo,
     plugin::LoadedPlugin,
@@ -17,6 +17,9 @@ use crate::{
     expression::{CompileError, Expression, Scope, Template},
     steps::{BuildContext, Checked, VERBS},
 };
+
+/// What stands for a text into which values from outside were put, where only the text is known.
+const NOT_SHOWN: &str = "(not shown: a part of it was substituted)";
 
 /// What the check of a step is given, and where it puts the mistakes it finds.
 pub(crate) struct StepChecker<'a> {
@@ -182,31 +185,45 @@ impl<'a> StepChecker<'a> {
 
     /// Compiles an expression that stands at `node`.
     pub(crate) fn expression(&mut self, node: &Node, text: &str) -> Option<Expression> {
-        Expression::compile(text).map_err(|e| self.compile_error(node, e)).ok()
+        self.compiled(node, text, Expression::compile)
     }
 
     /// Compiles an expression that stands at `node` and has to be true or false.
     pub(crate) fn condition(&mut self, node: &Node, text: &str) -> Option<Expression> {
-        Expression::compile_condition(text).map_err(|e| self.compile_error(node, e)).ok()
+        self.compiled(node, text, Expression::compile_condition)
+    }
+
+    fn compiled(
+        &mut self,
+        node: &Node,
+        text: &str,
+        compile: fn(&str) -> Result<Expression, CompileError>,
+    ) -> Option<Expression> {
+        let compiled = match &node.substitution {
+            None => compile(text),
+            Some(substitution) => Expression::compile_with_values(substitution, compile),
+        };
+        compiled.map_err(|error| self.mistakes.push(error.to_mistake("expression", &node.span))).ok()
     }
 
     /// Compiles a text with `${…}` that stands at `node`.
     pub(crate) fn template(&mut self, node: &Node, text: &str) -> Option<Template> {
-        Template::compile(text).map_err(|e| self.compile_error(node, e)).ok()
+        let shown = node.substitution.as_ref().map(|substitution| substitution.written());
+        self.template_shown_as(shown, &node.span, text)
     }
 
-    fn compile_error(&mut self, node: &Node, error: CompileError) {
-        self.mistakes.push(if node.substituted {
-            // The error quotes the text, of which a part must not be shown.
-            Mistake::new(
-                "expression",
-                &node.span,
-                "this text, of which a part was substituted, is not an expression",
-            )
-            .mend("substitute whole values only, and write expressions out")
-        } else {
-            error.to_mistake("expression", &node.span)
-        });
+    /// Compiles a text with `${…}` that stands at `span`, of which only `shown` may be seen when there is such. The errors
+    /// quote expressions only, and no value stands in one.
+    fn template_shown_as(&mut self, shown: Option<String>, span: &Span, text: &str) -> Option<Template> {
+        match (Template::compile(text), shown) {
+            (Ok(template), None) => Some(template),
+            (Ok(template), Some(shown)) => Some(template.shown_as(shown)),
+            (Err(error), shown) => {
+                let error = if shown.is_some() { error.nowhere() } else { error };
+                self.mistakes.push(error.to_mistake("expression", span));
+                None
+            }
+        }
     }
 
     /// Checks a sink: a map of one adapter's name to its configuration.
@@ -223,11 +240,8 @@ impl<'a> StepChecker<'a> {
         }
         let mut texts = Some(Vec::with_capacity(sink.templates.len()));
         for template in &sink.templates {
-            let at = Node {
-                substituted: template.secret,
-                ..Node::new(gristmill_core::config::Value::Null, template.span.clone())
-            };
-            match (self.template(&at, &template.text), &mut texts) {
+            let shown = template.secret.then(|| NOT_SHOWN.to_owned());
+            match (self.template_shown_as(shown, &template.span, &template.text), &mut texts) {
                 (Some(text), Some(texts)) => texts.push(text),
                 _ => texts = None,
             }

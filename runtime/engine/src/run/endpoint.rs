@@ -226,6 +226,14 @@ fn ended() -> SourceError {
     )
 }
 
+fn never_took_over(limit: Duration) -> SourceError {
+    SourceError::new(format!(
+        "its source with the new settings did not take over from the one before within {} ms (limits.prepare_ms); it is \
+         started again",
+        limit.as_millis()
+    ))
+}
+
 // === impl Held ===
 
 impl Held {
@@ -344,8 +352,9 @@ impl Task {
             }
             Command::TakeOver { prepared, version, old } => {
                 let Some(source) = self.source.take() else { return };
-                let answer = match prepared.take_over(source).await {
-                    Ok(source) => {
+                let limit = version.limits.prepare();
+                let answer = match tokio::time::timeout(limit, prepared.take_over(source)).await {
+                    Ok(Ok(source)) => {
                         self.source = Some(source);
                         self.retry_at = None;
                         self.finished = false;
@@ -355,10 +364,12 @@ impl Task {
                         self.tell_source();
                         Ok(old)
                     }
-                    Err(failed) => {
+                    Ok(Err(failed)) => {
                         self.source = Some(failed.old);
                         Err(failed.error)
                     }
+                    // The source before went down with the attempt, so the endpoint ends here, and is started afresh.
+                    Err(_elapsed) => Err(never_took_over(limit)),
                 };
                 let _cancelled = old.send(answer);
             }

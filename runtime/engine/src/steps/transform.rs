@@ -122,11 +122,13 @@ impl CheckedPlugin {
     }
 }
 
-/// The texts in a configuration that came, wholly or in part, from the environment or a file.
+/// What came into a configuration from the environment or files: each value, and each text that holds one.
 fn substituted(node: &Node) -> Vec<String> {
-    let here = node.as_str().filter(|_| node.substituted).map(str::to_owned);
+    let here = node.substitution.iter().flat_map(|substitution| {
+        std::iter::once(substitution.resolved()).chain(substitution.values().map(str::to_owned))
+    });
     let below = node.entries().iter().map(|entry| &entry.value).chain(node.as_list().unwrap_or_default());
-    here.into_iter().chain(below.flat_map(substituted)).collect()
+    here.chain(below.flat_map(substituted)).collect()
 }
 
 struct CheckedTransform(CheckedPlugin);

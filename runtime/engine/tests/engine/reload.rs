@@ -107,6 +107,26 @@ async fn a_refused_take_over_keeps_the_version_that_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_take_over_that_never_ends_is_given_up_and_the_source_started_afresh() {
+    let mill = Mill::new();
+    mill.load(&[("f.yaml", &set("one", &sending_to("out")))]).await;
+    mill.sink("out").close();
+    let held = mill.source().offer_once("old");
+    mill.sink("out").reached(1).await;
+    mill.source().hang_taking_over_once();
+    let two = set("two", &sending_to("other"));
+    let applied = mill.load(&[("f.yaml", &two)]).await;
+    assert!(refused(&applied).contains("limits.prepare_ms"), "{applied:?}");
+    assert!(matches!(mill.state("f"), FlowState::Down(_)), "{:?}", mill.state("f"));
+    assert!(mill.runtime.wants_retry(), "the same files are applied again by and by");
+    let again = mill.load(&[("f.yaml", &two)]).await;
+    assert_eq!(again[0].result, ReloadResult::Applied, "{again:?}");
+    delivered(&mill.outcome("new").await);
+    mill.sink("out").open();
+    delivered(&held.outcome().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_endpoint_is_started_before_the_old_one_is_closed() {
     let mill = Mill::running(&sending_to("out")).await;
     mill.sink("out").close();

@@ -103,8 +103,8 @@ fn check_headers(
         }
         if text.contains("${") {
             let slot = checker.template(at, text);
-            headers.push((name, HeaderText::Rendered { slot, secret: at.substituted }));
-        } else if let Some(value) = header_value(text, at.substituted) {
+            headers.push((name, HeaderText::Rendered { slot, secret: at.is_substituted() }));
+        } else if let Some(value) = header_value(text, at.is_substituted()) {
             headers.push((name, HeaderText::Written(value)));
         } else {
             checker.mistake(

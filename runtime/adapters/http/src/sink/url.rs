@@ -117,7 +117,7 @@ impl UrlTemplate {
                 Piece::Expression(text) => Part::Expression(checker.template(node, text), region),
             })
             .collect();
-        Some(Self { parts, encodes, is_secret: node.substituted, origin })
+        Some(Self { parts, encodes, is_secret: node.is_substituted(), origin })
     }
 
     fn check_hosts(hosts: &[String], config: &Node, checker: &mut Checker<'_>) -> Option<Origin> {
