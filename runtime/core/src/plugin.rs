@@ -137,6 +137,8 @@ pub struct PluginError {
 pub struct PluginScope {
     /// The flow.
     pub flow: Arc<str>,
+    /// The version of the flow.
+    pub version: Arc<str>,
     /// The step's place in the flow. State is kept by flow, step and plugin, across versions.
     pub step: Arc<str>,
     /// Hooks.

@@ -59,7 +59,7 @@ impl HostParts {
     pub(crate) fn shared(&self, plugin: &str, settings: &PluginSettings) -> Shared {
         let PluginSettings { config: _, secrets, grants, limits, flow_limits, scope } = settings;
         let secrets = Secrets::new(secrets);
-        let PluginScope { flow, step, observer } = scope;
+        let PluginScope { flow, version, step, observer } = scope;
         let plugin: Arc<str> = plugin.into();
         Shared {
             grants: *grants,
@@ -67,8 +67,7 @@ impl HostParts {
             hostcall_fuel: hostcall_fuel(flow_limits),
             memory: self.memories.of(flow, step, &plugin),
             log: Arc::new(GuestLog::new(
-                flow.clone(),
-                step.clone(),
+                [flow, version, step].map(Arc::clone),
                 plugin,
                 limits.log_lines_per_second,
                 secrets.clone(),
@@ -92,7 +91,12 @@ impl HostParts {
                 fan_out: 0,
                 ..FlowLimits::default()
             },
-            scope: PluginScope { flow: "".into(), step: "describe".into(), observer: Arc::new(Unobserved) },
+            scope: PluginScope {
+                flow: "".into(),
+                version: "".into(),
+                step: "describe".into(),
+                observer: Arc::new(Unobserved),
+            },
         };
         Arc::new(self.shared("", &settings))
     }

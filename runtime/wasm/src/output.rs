@@ -22,6 +22,7 @@ const MAX_TAIL_BYTES: usize = 4 * 1024;
 #[derive(Debug)]
 pub(crate) struct GuestLog {
     flow: Arc<str>,
+    version: Arc<str>,
     step: Arc<str>,
     plugin: Arc<str>,
     rate: Mutex<Rate>,
@@ -52,14 +53,14 @@ pub(crate) struct Lines {
 // === impl GuestLog ===
 
 impl GuestLog {
+    /// Its place is flow, version and step.
     pub(crate) fn new(
-        flow: Arc<str>,
-        step: Arc<str>,
+        [flow, version, step]: [Arc<str>; 3],
         plugin: Arc<str>,
         lines_per_second: u32,
         secrets: Secrets,
     ) -> Self {
-        Self { flow, step, plugin, rate: Mutex::new(Rate::new(lines_per_second)), secrets }
+        Self { flow, version, step, plugin, rate: Mutex::new(Rate::new(lines_per_second)), secrets }
     }
 
     /// Writes a line that a guest gave, unless there are too many.
@@ -81,12 +82,14 @@ impl GuestLog {
     }
 
     fn emit(&self, level: Level, message: Option<&MessageId>, text: &str) {
-        let (flow, step, plugin) = (&*self.flow, &*self.step, &*self.plugin);
+        let (flow, version, step, plugin) = (&*self.flow, &*self.version, &*self.step, &*self.plugin);
         let message_id = message.map(MessageId::as_str);
         // The level of an event must be known when it is compiled, so there is one for each.
         macro_rules! emit {
             ($level:ident) => {
-                tracing::event!(target: "gristmill::plugin", Level::$level, flow, step, plugin, message_id, "{text}")
+                tracing::event!(
+                    target: "gristmill::plugin", Level::$level, flow, version, step, plugin, message_id, "{text}"
+                )
             };
         }
         match level {
@@ -202,7 +205,12 @@ mod tests {
     use super::*;
 
     fn log() -> Arc<GuestLog> {
-        Arc::new(GuestLog::new("flow".into(), "steps[0]".into(), "p".into(), 3, Secrets::default()))
+        Arc::new(GuestLog::new(
+            ["flow", "version", "steps[0]"].map(Into::into),
+            "p".into(),
+            3,
+            Secrets::default(),
+        ))
     }
 
     #[tokio::test(start_paused = true)]

@@ -164,6 +164,7 @@ async fn bind(host: &WasmHost, file: &str) -> Result<Arc<dyn Plugin>> {
         flow_limits: FlowLimits::default(),
         scope: PluginScope {
             flow: "bench".into(),
+            version: "1".into(),
             step: "steps[0]".into(),
             observer: Arc::new(Measured(Histogram::new((0..12).map(|n| 1e-5 * 4_f64.powi(n))))),
         },

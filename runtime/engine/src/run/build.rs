@@ -32,7 +32,13 @@ pub(crate) async fn build(
     let mut rules = Vec::with_capacity(flow.rules.len());
     for (position, rule) in std::mem::take(&mut flow.rules).into_iter().enumerate() {
         let path: Arc<str> = format!("on_error[{position}].then.dead_letter").into();
-        let context = BuildContext { flow: &flow.id, path: &path, limits: &flow.limits, observer };
+        let context = BuildContext {
+            flow: &flow.id,
+            version: &flow.version,
+            path: &path,
+            limits: &flow.limits,
+            observer,
+        };
         let then = match (&rule.then, RunningThen::without_sink(&rule.then)) {
             (_, Some(then)) => then,
             (Then::DeadLetter(checked), _) => {
@@ -69,7 +75,13 @@ fn build_steps<'a>(
         let mut running = Vec::with_capacity(steps.len());
         for node in steps {
             let StepNode { index, path, step: checked } = node;
-            let context = BuildContext { flow: &flow.id, path: &path, limits: &flow.limits, observer };
+            let context = BuildContext {
+                flow: &flow.id,
+                version: &flow.version,
+                path: &path,
+                limits: &flow.limits,
+                observer,
+            };
             let built = checked.step.build(&context).await?;
             plugins.extend(built.health);
             let mut branches = Vec::with_capacity(checked.branches.len());

@@ -15,6 +15,9 @@ use crate::{expression::Template, flow::StepChecker};
 /// The longest line, in characters; what is longer is cut.
 const MAX_LINE_CHARS: usize = 4_096;
 
+/// By which a filter of the log finds these lines.
+const TARGET: &str = "gristmill::flow";
+
 pub(super) const VERB: Verb = Verb {
     name: "log",
     summary: "Writes a line to the runtime's log; the message goes on unchanged.",
@@ -60,12 +63,13 @@ impl Step for LogStep {
         let text = self.text.render(&scope(&message, &context))?;
         // A message must not be able to forge a line of the log or to speak to the terminal.
         let text: String = text.chars().take(MAX_LINE_CHARS).flat_map(visible).collect();
-        let (flow, step, message_id) = (&*context.flow.id, context.step, message.id().as_str());
+        let (flow, version) = (&*context.flow.id, &*context.flow.version);
+        let (step, message_id) = (context.step, message.id().as_str());
         match self.level {
-            Level::Debug => tracing::debug!(target: "gristmill::flow", flow, step, message_id, "{text}"),
-            Level::Info => tracing::info!(target: "gristmill::flow", flow, step, message_id, "{text}"),
-            Level::Warn => tracing::warn!(target: "gristmill::flow", flow, step, message_id, "{text}"),
-            Level::Error => tracing::error!(target: "gristmill::flow", flow, step, message_id, "{text}"),
+            Level::Debug => tracing::debug!(target: TARGET, flow, version, step, message_id, "{text}"),
+            Level::Info => tracing::info!(target: TARGET, flow, version, step, message_id, "{text}"),
+            Level::Warn => tracing::warn!(target: TARGET, flow, version, step, message_id, "{text}"),
+            Level::Error => tracing::error!(target: TARGET, flow, version, step, message_id, "{text}"),
         }
         Ok(Next::Continue(message))
     }

@@ -83,6 +83,8 @@ pub(crate) trait CheckedStep: Send + Sync {
 pub(crate) struct BuildContext<'a> {
     /// The flow.
     pub(crate) flow: &'a Arc<str>,
+    /// Its version.
+    pub(crate) version: &'a Arc<str>,
     /// The step's place.
     pub(crate) path: &'a Arc<str>,
     /// The flow's limits.

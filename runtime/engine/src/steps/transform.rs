@@ -114,6 +114,7 @@ impl CheckedPlugin {
             flow_limits: context.limits.clone(),
             scope: PluginScope {
                 flow: Arc::clone(context.flow),
+                version: Arc::clone(context.version),
                 step: Arc::clone(context.path),
                 observer: context.observer.plugin(context.flow, context.path, &self.name),
             },

@@ -72,6 +72,7 @@ impl Bench {
             flow_limits: FlowLimits::default(),
             scope: PluginScope {
                 flow: "orders".into(),
+                version: "1".into(),
                 step: "steps[0]".into(),
                 observer: self.observer.clone(),
             },
