@@ -59,7 +59,7 @@ pub struct Runtime {
     parts: RuntimeParts,
     slots: Mutex<BTreeMap<Arc<str>, Slot>>,
     /// Files without a flow that runs or is down, with their mistakes.
-    broken: Mutex<BTreeMap<PathBuf, Vec<Mistake>>>,
+    broken: Mutex<BTreeMap<PathBuf, Broken>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
     /// The drains of versions that were replaced.
@@ -77,6 +77,13 @@ struct Slot {
     /// Why the file as it is now was refused.
     refused: Vec<Mistake>,
     refused_because: Option<String>,
+}
+
+/// A file without a flow that runs or is down.
+struct Broken {
+    /// The id that stands in it.
+    id: Option<Arc<str>>,
+    mistakes: Vec<Mistake>,
 }
 
 #[derive(Clone)]
@@ -103,6 +110,8 @@ pub struct Applied {
     pub mistakes: Vec<Mistake>,
     /// What was in the way, if it was not a mistake in the file.
     pub problem: Option<String>,
+    /// Whether the flow was not refused for exactly this the time before: what has been said need not be said again.
+    pub is_news: bool,
 }
 
 /// How a flow is.
@@ -185,14 +194,18 @@ impl Runtime {
         let mut broken = BTreeMap::new();
         // The flows that are in no file any more, with the file that each was in.
         let mut gone: BTreeMap<Arc<str>, PathBuf> = owners.into_iter().collect();
-        for CheckedFile { path, result } in checked {
+        for CheckedFile { path, id, result } in checked {
             match result {
                 Err(mistakes) => {
                     let owned = self.owned_by(&path, &mut gone);
-                    if owned.is_none() {
-                        broken.insert(path.clone(), mistakes.clone());
+                    let is_unowned = owned.is_none();
+                    let mut refused = self.refused(path.clone(), owned, mistakes.clone(), None);
+                    if is_unowned {
+                        let before = self.broken();
+                        refused.is_news = before.get(&path).is_none_or(|before| before.mistakes != mistakes);
+                        broken.insert(path, Broken { id, mistakes });
                     }
-                    applied.push(self.refused(path, owned, mistakes, None));
+                    applied.push(refused);
                 }
                 Ok(flow) => {
                     gone.remove(&flow.id);
@@ -200,7 +213,7 @@ impl Runtime {
                 }
             }
         }
-        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        *self.broken() = broken;
 
         // A flow that got another id in its file goes on until the flow of that id runs.
         let mut renamed: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
@@ -245,7 +258,7 @@ impl Runtime {
             applied.push(self.remove(file, id));
         }
         applied.sort_by(|a, b| (&a.file, &a.flow).cmp(&(&b.file, &b.flow)));
-        for one in &applied {
+        for one in applied.iter().filter(|one| one.is_news) {
             let name = one.flow.as_deref().unwrap_or_default();
             self.parts.observer.reload(name, one.result);
         }
@@ -319,13 +332,14 @@ impl Runtime {
 
     /// How every flow is, by id, then the files from which none could be read.
     pub fn status(&self) -> Vec<FlowStatus> {
-        let mut all: Vec<FlowStatus> = self.slots().iter().map(|(id, slot)| slot.status(id)).collect();
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(broken.iter().map(|(file, mistakes)| FlowStatus {
-            flow: None,
+        let slots = self.slots();
+        let mut all: Vec<FlowStatus> = slots.iter().map(|(id, slot)| slot.status(id)).collect();
+        all.extend(self.broken().iter().map(|(file, broken)| FlowStatus {
+            // An id that another file has is no name for this one.
+            flow: broken.id.clone().filter(|id| !slots.contains_key(id)),
             file: file.clone(),
             version: None,
-            state: FlowState::Down(summary(mistakes)),
+            state: FlowState::Down(summary(&broken.mistakes)),
             in_flight: 0,
             refused: None,
         }));
@@ -384,6 +398,7 @@ impl Runtime {
                 result: ReloadResult::Unchanged,
                 mistakes: Vec::new(),
                 problem: None,
+                is_news: true,
             });
         }
         let (id, file, limit) = (Arc::clone(&flow.id), flow.file.clone(), flow.limits.prepare());
@@ -479,6 +494,7 @@ impl Runtime {
             result: ReloadResult::Applied,
             mistakes: Vec::new(),
             problem: None,
+            is_news: true,
         }
     }
 
@@ -491,6 +507,7 @@ impl Runtime {
         problem: Option<String>,
     ) -> Applied {
         let mut version = None;
+        let mut is_news = true;
         if let Some(id) = &flow {
             let mut slots = self.slots();
             let slot = slots.entry(Arc::clone(id)).or_insert_with(|| Slot {
@@ -501,12 +518,13 @@ impl Runtime {
                 refused_because: None,
             });
             version = slot.running.as_ref().map(|running| Arc::clone(&running.version.facts.version));
+            is_news = (&slot.refused, &slot.refused_because) != (&mistakes, &problem);
             slot.file.clone_from(&file);
             slot.refused.clone_from(&mistakes);
             slot.refused_because.clone_from(&problem);
             slot.down = problem.clone().filter(|_| slot.running.is_none());
         }
-        Applied { file, flow, version, result: ReloadResult::Refused, mistakes, problem }
+        Applied { file, flow, version, result: ReloadResult::Refused, mistakes, problem, is_news }
     }
 
     fn remove(&self, file: PathBuf, id: Arc<str>) -> Applied {
@@ -521,6 +539,7 @@ impl Runtime {
             result: ReloadResult::Removed,
             mistakes: Vec::new(),
             problem: None,
+            is_news: true,
         }
     }
 
@@ -550,6 +569,10 @@ impl Runtime {
                 );
             }
         });
+    }
+
+    fn broken(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Broken>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing that can panic runs under this lock.

@@ -32,6 +32,8 @@ pub struct FlowFile {
 pub struct CheckedFile {
     /// Where.
     pub path: PathBuf,
+    /// The id that stands in it, as far as one could be read.
+    pub id: Option<Arc<str>>,
     /// The flow, or every mistake in it.
     pub result: Result<CheckedFlow, Vec<Mistake>>,
 }
@@ -73,8 +75,9 @@ pub async fn check_set(
         .map(|(path, read)| {
             let with =
                 CheckContext { registry: &context.registry, plugins: &plugins, base_dir: &context.base_dir };
+            let id = read.as_ref().ok().and_then(|read| read.node.get("flow")?.as_str().map(Arc::from));
             let result = read.and_then(|read| read.check(path.clone(), with)).map_err(Mistakes::into_sorted);
-            CheckedFile { path, result }
+            CheckedFile { path, id, result }
         })
         .collect();
     unique(&mut checked, owners);

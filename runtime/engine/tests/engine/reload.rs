@@ -127,6 +127,23 @@ async fn a_take_over_that_never_ends_is_given_up_and_the_source_started_afresh()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_is_news_once() {
+    let mill = Mill::new();
+    let (good, broken) = (set("one", &sending_to("out")), "flow: b\nsource: {}\nsteps: []\n");
+    for is_news in [true, false] {
+        let applied = mill.load(&[("b.yaml", broken), ("f.yaml", &good)]).await;
+        assert_eq!((applied[0].result, applied[0].is_news), (ReloadResult::Refused, is_news));
+        assert_eq!(mill.status("b").file.to_str(), Some("b.yaml"), "it is known by the id in its file");
+    }
+    mill.source().refuse_take_over_once("no");
+    let two = set("two", &sending_to("out"));
+    assert!(mill.load(&[("f.yaml", &two)]).await.iter().any(|one| one.problem.is_some() && one.is_news));
+    mill.source().refuse_take_over_once("no");
+    assert!(mill.load(&[("f.yaml", &two)]).await.iter().any(|one| one.problem.is_some() && !one.is_news));
+    assert_eq!(mill.seen.count("reload refused"), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_endpoint_is_started_before_the_old_one_is_closed() {
     let mill = Mill::running(&sending_to("out")).await;
     mill.sink("out").close();

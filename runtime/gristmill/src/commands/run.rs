@@ -95,18 +95,29 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
 /// What there is to do between two waits.
 enum Turn {
     /// Everything is looked at again.
-    Reload(&'static str),
+    Reload(&'static str, Say),
     /// What could not be started is tried again.
     Retry,
     /// The end.
     Stop,
 }
 
+/// How much is said of a file that is refused for the same as before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Say {
+    /// All of it again: someone asked.
+    Everything,
+    /// That it still is.
+    RepeatsInShort,
+    /// Nothing.
+    News,
+}
+
 impl Server<'_> {
     async fn run(&mut self, signals: &mut Signals, files: Vec<FlowFile>) -> Result<ExitCode, Problem> {
         // Whatever is going on, a signal to stop is heard: a reload that hangs is left behind.
         let loaded = tokio::select! {
-            () = self.load(files, false) => true,
+            () = self.load(files, Say::Everything) => true,
             () = signals.stop() => false,
         };
         if loaded {
@@ -139,16 +150,16 @@ impl Server<'_> {
                 }
             };
             let turn = tokio::select! {
-                () = self.watcher.changed() => Turn::Reload("files have changed"),
-                _ = signals.hangup.recv() => Turn::Reload("SIGHUP"),
+                () = self.watcher.changed() => Turn::Reload("files have changed", Say::RepeatsInShort),
+                _ = signals.hangup.recv() => Turn::Reload("SIGHUP", Say::Everything),
                 () = retry => Turn::Retry,
                 _ = signals.terminate.recv() => Turn::Stop,
                 _ = signals.interrupt.recv() => Turn::Stop,
             };
             let work = async {
                 match turn {
-                    Turn::Reload(why) => self.reload(why).await,
-                    Turn::Retry => self.apply(true).await,
+                    Turn::Reload(why, say) => self.reload(why, say).await,
+                    Turn::Retry => self.apply(Say::News).await,
                     Turn::Stop => {}
                 }
             };
@@ -162,10 +173,10 @@ impl Server<'_> {
         }
     }
 
-    async fn reload(&mut self, why: &str) {
+    async fn reload(&mut self, why: &str, say: Say) {
         tracing::info!("reloading: {why}");
         self.reload_settings().await;
-        self.apply(false).await;
+        self.apply(say).await;
     }
 
     /// A configuration with mistakes, or with a change that needs a restart, changes nothing. It is said once, and shown by
@@ -230,9 +241,9 @@ impl Server<'_> {
         Ok(())
     }
 
-    async fn apply(&mut self, quiet: bool) {
+    async fn apply(&mut self, say: Say) {
         match files::flow_files(&self.settings.flows) {
-            Ok(files) => self.load(files, quiet).await,
+            Ok(files) => self.load(files, say).await,
             // A folder that is gone for a moment (a deployment that swaps it) must not stop every flow.
             Err(problem) => tracing::error!("nothing was reloaded: {problem}"),
         }
@@ -242,15 +253,15 @@ impl Server<'_> {
 impl Server<'_> {
     /// Makes what runs agree with these files, on a task of its own: a check that keeps a thread busy must not keep signals
     /// from being heard.
-    async fn load(&self, files: Vec<FlowFile>, quiet: bool) {
+    async fn load(&self, files: Vec<FlowFile>, say: Say) {
         let runtime = Arc::clone(&self.runtime);
         let applied = tokio::spawn(async move { runtime.apply(files).await }).await;
         match applied {
-            // A retry that fails for the reason that is known already is not said again.
-            Ok(applied) => {
-                let news = |one: &Applied| !quiet || one.result == ReloadResult::Applied;
-                tell(&applied.into_iter().filter(news).collect::<Vec<_>>());
-            }
+            Ok(applied) => applied.iter().for_each(|one| match say {
+                Say::RepeatsInShort if !one.is_news => tell_repeat(one),
+                Say::News if !one.is_news => {}
+                Say::Everything | Say::RepeatsInShort | Say::News => tell(one),
+            }),
             Err(fault) => tracing::error!("the reload was given up by a fault of the runtime: {fault}"),
         }
     }
@@ -282,33 +293,39 @@ fn stopped_at_once() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Says what became of each file.
-fn tell(applied: &[Applied]) {
-    for one in applied {
-        // A file from which no id could be read has none in the log either.
-        let flow = one.flow.as_deref();
-        let version = one.version.as_deref().unwrap_or("none");
-        let file = one.file.display();
-        match one.result {
-            ReloadResult::Applied => tracing::info!(flow, version, "{file}: running"),
-            ReloadResult::Unchanged => tracing::debug!(flow, version, "{file}: unchanged"),
-            ReloadResult::Removed => {
-                tracing::info!(flow, "{file}: removed; it finishes what it has accepted")
-            }
-            ReloadResult::Refused => {
-                let goes_on = match &one.version {
-                    Some(version) => format!("version {version} goes on"),
-                    None => "the flow is down".to_owned(),
-                };
-                match &one.problem {
-                    Some(problem) => tracing::error!(flow, "{file}: {problem}; {goes_on}"),
-                    None => {
-                        show(flow, &one.mistakes);
-                        tracing::error!(flow, mistakes = one.mistakes.len(), "{file}: refused; {goes_on}");
-                    }
+/// Says what became of a file.
+fn tell(one: &Applied) {
+    // A file from which no id could be read has none in the log either.
+    let flow = one.flow.as_deref();
+    let version = one.version.as_deref().unwrap_or("none");
+    let file = one.file.display();
+    match one.result {
+        ReloadResult::Applied => tracing::info!(flow, version, "{file}: running"),
+        ReloadResult::Unchanged => tracing::debug!(flow, version, "{file}: unchanged"),
+        ReloadResult::Removed => tracing::info!(flow, "{file}: removed; it finishes what it has accepted"),
+        ReloadResult::Refused => {
+            let goes_on = what_goes_on(one);
+            match &one.problem {
+                Some(problem) => tracing::error!(flow, "{file}: {problem}; {goes_on}"),
+                None => {
+                    show(flow, &one.mistakes);
+                    tracing::error!(flow, mistakes = one.mistakes.len(), "{file}: refused; {goes_on}");
                 }
             }
         }
+    }
+}
+
+/// Says that a file is refused for the same as before.
+fn tell_repeat(one: &Applied) {
+    let (flow, file) = (one.flow.as_deref(), one.file.display());
+    tracing::warn!(flow, "{file}: still refused, for the same as before; {}", what_goes_on(one));
+}
+
+fn what_goes_on(one: &Applied) -> String {
+    match &one.version {
+        Some(version) => format!("version {version} goes on"),
+        None => "the flow is down".to_owned(),
     }
 }
 
