@@ -22,8 +22,11 @@ pub enum Order {
 
 /// What only one flow can have at a time: a route of a listener, a file pattern in a directory. Two flows with equal
 /// claims are a mistake.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Claim(pub String);
+#[derive(Debug, Clone)]
+pub struct Claim {
+    key: String,
+    shown: String,
+}
 
 /// A source that cannot go on for now, or cannot be opened.
 #[derive(Debug, Clone)]
@@ -41,6 +44,14 @@ pub trait SourceSpec: Any + Send + Sync + std::fmt::Debug {
 
     /// What no other flow may have as well.
     fn claims(&self) -> Vec<Claim>;
+
+    /// Why this source and `other`, that of another flow, cannot both run, where their claims do not say it: an address
+    /// that includes the other's, one listener with two certificates. One sentence for the engineer, the other's flow left
+    /// out. It does not matter which of the two is asked.
+    fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
+        let _ = other;
+        None
+    }
 
     /// The order of its messages.
     fn order(&self) -> Order;
@@ -133,6 +144,44 @@ pub trait Source: Any + Send {
 
 /// How long the engine waits before it asks a source that failed again.
 pub const SOURCE_RETRY: Duration = Duration::from_secs(1);
+
+// === impl Claim ===
+
+impl Claim {
+    /// A claim that is shown as what it is.
+    pub fn new(key: impl Into<String>) -> Self {
+        let key = key.into();
+        Self { shown: key.clone(), key }
+    }
+
+    /// The same, shown as another text: without what was substituted, or as a person writes it.
+    #[must_use]
+    pub fn shown_as(self, text: impl Into<String>) -> Self {
+        Self { shown: text.into(), ..self }
+    }
+}
+
+/// As a person may see it.
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// How it is shown makes no difference.
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Claim {}
+
+impl std::hash::Hash for Claim {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
 
 // === impl SourceError ===
 

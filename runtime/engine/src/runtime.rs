@@ -194,7 +194,7 @@ impl Runtime {
         let mut broken = BTreeMap::new();
         // The flows that are in no file any more, with the file that each was in.
         let mut gone: BTreeMap<Arc<str>, PathBuf> = owners.into_iter().collect();
-        for CheckedFile { path, id, result } in checked {
+        for CheckedFile { path, unique, result } in checked {
             match result {
                 Err(mistakes) => {
                     let owned = self.owned_by(&path, &mut gone);
@@ -203,7 +203,7 @@ impl Runtime {
                     if is_unowned {
                         let before = self.broken();
                         refused.is_news = before.get(&path).is_none_or(|before| before.mistakes != mistakes);
-                        broken.insert(path, Broken { id, mistakes });
+                        broken.insert(path, Broken { id: unique.id.map(|(id, _)| id), mistakes });
                     }
                     applied.push(refused);
                 }

@@ -1,7 +1,7 @@
 //! The contract that every adapter keeps, as tests. An adapter's own tests implement [`SourceHarness`] or [`SinkHarness`]
 //! over a real endpoint (a socket, a folder, a broker) and call the suite; what a protocol cannot do, its harness says.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -88,7 +88,7 @@ pub fn spec_is_sound(spec: &dyn SourceSpec) {
     assert!(!spec.identity().is_empty(), "a source has an identity");
     assert_eq!(spec.identity(), spec.identity(), "an identity does not change");
     let claims = spec.claims();
-    let unique: BTreeSet<_> = claims.iter().collect();
+    let unique: HashSet<_> = claims.iter().collect();
     assert_eq!(unique.len(), claims.len(), "claims are named once: {claims:?}");
 }
 
@@ -122,7 +122,7 @@ fn body(n: usize) -> Bytes {
 
 async fn gives_what_is_offered_once<H: SourceHarness>(mut harness: H) {
     let mut source = harness.start().await;
-    let mut ids = BTreeSet::new();
+    let mut ids = HashSet::new();
     for n in 0..5 {
         harness.inject(body(n)).await;
         let delivery = next(&mut *source).await;
@@ -138,7 +138,7 @@ async fn next_can_be_cancelled<H: SourceHarness>(mut harness: H) {
     for n in 0..20 {
         harness.inject(body(n)).await;
     }
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     while seen.len() < 20 {
         // Dropped after one poll, whatever it was about to do.
         let polled = {
@@ -206,13 +206,13 @@ async fn settings_change_without_loss<H: SourceHarness>(mut harness: H) {
     harness.inject(body(2)).await;
     // An acknowledgement of before still counts.
     held.acknowledgement.delivered();
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     for _ in 0..2 {
         let delivery = next(&mut *source).await;
         assert!(seen.insert(delivery.message.body().clone()), "offered twice");
         delivery.acknowledgement.delivered();
     }
-    assert_eq!(seen, BTreeSet::from([body(1), body(2)]));
+    assert_eq!(seen, HashSet::from([body(1), body(2)]));
     assert!(harness.is_empty().await);
 }
 

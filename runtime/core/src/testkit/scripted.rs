@@ -317,7 +317,15 @@ impl SourceSpec for Spec {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim(self.identity())]
+        vec![Claim::new(self.identity())]
+    }
+
+    /// `name*` includes every name that begins so.
+    fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
+        let other = (other as &dyn std::any::Any).downcast_ref::<Self>()?;
+        let includes = |one: &str, all: &str| all.strip_suffix('*').is_some_and(|all| one.starts_with(all));
+        let both = includes(&self.name, &other.name) || includes(&other.name, &self.name);
+        both.then(|| format!("`{}` and `{}` overlap", self.name, other.name))
     }
 
     fn order(&self) -> Order {

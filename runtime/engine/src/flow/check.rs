@@ -8,7 +8,7 @@ use std::{
 
 use gristmill_core::{
     adapter::Checker,
-    config::{self, Mistake, Mistakes, Node, nearest},
+    config::{self, Mistake, Mistakes, Node, Span, nearest},
     limits::FlowLimits,
     source::{Order, SourceSpec},
 };
@@ -104,14 +104,23 @@ pub fn plugins_named(node: &Node) -> BTreeSet<String> {
     names
 }
 
-/// Checks a flow file.
-///
-/// # Errors
-/// Every mistake in it.
-pub fn check(file: PathBuf, node: &Node, context: CheckContext<'_>) -> Result<CheckedFlow, Mistakes> {
-    let mut mistakes = Mistakes::new();
-    let flow = walk(file, node, context, &mut mistakes);
-    match flow {
+/// What of a flow must not be there twice, as far as it could be read.
+#[derive(Debug, Default, Clone)]
+pub struct Unique {
+    /// Its id, and where that stands.
+    pub id: Option<(Arc<str>, Span)>,
+    /// Its source, and where that stands.
+    pub source: Option<(Arc<dyn SourceSpec>, Span)>,
+}
+
+/// Checks a flow file. Gives the flow, or every mistake in it; and what of it must not be there twice, mistakes or not.
+pub fn check(
+    file: PathBuf,
+    node: &Node,
+    context: CheckContext<'_>,
+) -> (Result<CheckedFlow, Mistakes>, Unique) {
+    let (mut mistakes, mut unique) = (Mistakes::new(), Unique::default());
+    let result = match walk(file, node, context, &mut mistakes, &mut unique) {
         Some(flow) if mistakes.is_empty() => Ok(flow),
         None if mistakes.is_empty() => {
             // A check that gives nothing has to say why; an adapter that does not is mended here, so that nothing is
@@ -120,7 +129,8 @@ pub fn check(file: PathBuf, node: &Node, context: CheckContext<'_>) -> Result<Ch
             Err(Mistake::new("internal", &node.span, text).into())
         }
         _ => Err(mistakes),
-    }
+    };
+    (result, unique)
 }
 
 fn walk(
@@ -128,6 +138,7 @@ fn walk(
     node: &Node,
     context: CheckContext<'_>,
     mistakes: &mut Mistakes,
+    unique: &mut Unique,
 ) -> Option<CheckedFlow> {
     if node.entries().is_empty() {
         let text = format!("a flow is a map, and this is {}", node.kind());
@@ -136,6 +147,7 @@ fn walk(
     }
     unknown_keys(node, mistakes);
     let id = flow_id(node, mistakes);
+    unique.id = id.clone().map(|id| (id, node.at(["flow"]).span.clone()));
     let description = optional::<String>(node, "description", mistakes).flatten();
     let limits = optional::<FlowLimits>(node, "limits", mistakes).map(Option::unwrap_or_default);
     let order = optional::<OrderConfig>(node, "order", mistakes).map(Option::unwrap_or_default);
@@ -143,6 +155,7 @@ fn walk(
     // A mistake in the limits does not keep the rest from being checked.
     let limits_or_default = limits.clone().unwrap_or_default();
     let source = source(node, context, &limits_or_default, mistakes);
+    unique.source = source.as_ref().map(|(_, source)| (Arc::clone(source), node.at(["source"]).span.clone()));
     let replies = source.as_ref().is_none_or(|(_, source)| source.replies());
 
     let mut checker = StepChecker::new(
@@ -182,8 +195,6 @@ fn walk(
         version: version(node, context).into(),
         description,
         file,
-        id_span: node.at(["flow"]).span.clone(),
-        source_span: node.at(["source"]).span.clone(),
         source_fingerprint: fingerprint(node, &limits),
         source,
         source_adapter,

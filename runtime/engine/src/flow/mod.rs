@@ -11,14 +11,13 @@ mod steps;
 use std::{path::PathBuf, sync::Arc};
 
 use gristmill_core::{
-    config::Span,
     limits::FlowLimits,
     observe::StepInfo,
     source::{Order, SourceSpec},
 };
 
 pub use self::{
-    check::{CheckContext, check, plugins_named},
+    check::{CheckContext, Unique, check, plugins_named},
     registry::{PluginTable, Registry},
     schema::flow_schema,
     set::{CheckedFile, FlowFile, SetContext, check_set},
@@ -40,10 +39,6 @@ pub struct CheckedFlow {
     pub description: Option<String>,
     /// The file it was read from.
     pub file: PathBuf,
-    /// Where its id stands.
-    pub id_span: Span,
-    /// Where its source stands.
-    pub source_span: Span,
     /// Its source.
     pub source: Arc<dyn SourceSpec>,
     /// The name of the source's adapter.

@@ -9,10 +9,10 @@ use std::{
 use gristmill_core::{
     config::{Mistake, Mistakes, Node, Span},
     plugin::PluginHost,
-    source::Claim,
+    source::{Claim, SourceSpec},
 };
 
-use super::{CheckContext, CheckedFlow, PluginTable, Registry, check, plugins_named};
+use super::{CheckContext, CheckedFlow, PluginTable, Registry, Unique, check, plugins_named};
 use crate::{
     substitute::{Environment, substitute},
     yaml,
@@ -32,8 +32,8 @@ pub struct FlowFile {
 pub struct CheckedFile {
     /// Where.
     pub path: PathBuf,
-    /// The id that stands in it, as far as one could be read.
-    pub id: Option<Arc<str>>,
+    /// What of it must not be there twice.
+    pub unique: Unique,
     /// The flow, or every mistake in it.
     pub result: Result<CheckedFlow, Vec<Mistake>>,
 }
@@ -75,9 +75,11 @@ pub async fn check_set(
         .map(|(path, read)| {
             let with =
                 CheckContext { registry: &context.registry, plugins: &plugins, base_dir: &context.base_dir };
-            let id = read.as_ref().ok().and_then(|read| read.node.get("flow")?.as_str().map(Arc::from));
-            let result = read.and_then(|read| read.check(path.clone(), with)).map_err(Mistakes::into_sorted);
-            CheckedFile { path, id, result }
+            let (result, unique) = match read {
+                Ok(read) => read.check(path.clone(), with),
+                Err(mistakes) => (Err(mistakes), Unique::default()),
+            };
+            CheckedFile { path, unique, result: result.map_err(Mistakes::into_sorted) }
         })
         .collect();
     unique(&mut checked, owners);
@@ -92,11 +94,11 @@ struct Read {
 }
 
 impl Read {
-    fn check(self, path: PathBuf, with: CheckContext<'_>) -> Result<CheckedFlow, Mistakes> {
+    fn check(self, path: PathBuf, with: CheckContext<'_>) -> (Result<CheckedFlow, Mistakes>, Unique) {
         let Self { node, unresolved } = self;
-        let checked = check(path, &node, with);
+        let (checked, unique) = check(path, &node, with);
         if unresolved.is_empty() {
-            return checked;
+            return (checked, unique);
         }
         let mut all = unresolved.clone();
         // A value that is not there fits nothing; that it does not is no mistake of its own.
@@ -106,7 +108,7 @@ impl Read {
         for mistake in checked.err().iter().flat_map(Mistakes::iter).filter(|mistake| !follows(mistake)) {
             all.push(mistake.clone());
         }
-        Err(all)
+        (Err(all), unique)
     }
 }
 
@@ -121,48 +123,81 @@ fn read(file: &FlowFile, context: &SetContext) -> Result<Read, Mistakes> {
     Ok(Read { node, unresolved })
 }
 
-/// Takes the flows whose id or claim another has before them out of the set.
+/// Takes the flows whose id or source collides with that of a file before them out of the set.
 fn unique(files: &mut [CheckedFile], owners: &HashMap<Arc<str>, PathBuf>) {
-    let owns = |file: &CheckedFile| {
-        file.result.as_ref().is_ok_and(|flow| owners.get(&flow.id).is_some_and(|owner| *owner == file.path))
+    // Owners first: what runs keeps what it has. Then what is good: a file with mistakes takes nothing from another, and is
+    // only told what else is wrong with it.
+    let rank = |file: &CheckedFile| {
+        let id = file.unique.id.as_ref().map(|(id, _)| id);
+        let owns = id.and_then(|id| owners.get(id)).is_some_and(|owner| *owner == file.path);
+        (!owns, file.result.is_err())
     };
-    // Owners first: what runs keeps what it has.
     let mut order: Vec<usize> = (0..files.len()).collect();
-    order.sort_by_key(|i| !files.get(*i).is_some_and(owns));
-    // So does what runs though its file has mistakes now.
+    order.sort_by_key(|i| files.get(*i).map(rank));
+    // What runs though its file cannot be read any more keeps its id too.
     let is_broken = |path: &Path| files.iter().any(|file| file.path == path && file.result.is_err());
     let mut ids: BTreeMap<Arc<str>, PathBuf> = owners
         .iter()
         .filter(|(_, path)| is_broken(path))
         .map(|(id, path)| (Arc::clone(id), path.clone()))
         .collect();
-    let mut claims: BTreeMap<Claim, (Arc<str>, PathBuf)> = BTreeMap::new();
+    let mut taken = Taken::default();
     for index in order {
         let Some(file) = files.get_mut(index) else { continue };
-        let Ok(flow) = &file.result else { continue };
         let mut mistakes = Mistakes::new();
-        if let Some(other) = ids.get(&flow.id) {
-            let text = format!("the flow id `{}` is also that of {}", flow.id, shown(other));
-            mistakes.push(
-                Mistake::new("duplicate_flow", &flow.id_span, text).mend("give one of the two another id"),
-            );
+        if let Some((id, span)) = &file.unique.id
+            && let Some(other) = ids.get(id).filter(|other| **other != file.path)
+        {
+            let text = format!("the flow id `{id}` is also that of {}", shown(other));
+            mistakes.push(Mistake::new("duplicate_flow", span, text).mend("give one of the two another id"));
         }
-        for claim in flow.source.claims() {
-            if let Some((id, other)) = claims.get(&claim) {
-                let text = format!("`{}` is already taken by the flow `{id}` in {}", claim.0, shown(other));
+        if let Some((source, span)) = &file.unique.source {
+            taken.check(&**source, span, &mut mistakes);
+        }
+        match &mut file.result {
+            Ok(flow) if mistakes.is_empty() => {
+                ids.insert(Arc::clone(&flow.id), file.path.clone());
+                taken.by(Arc::clone(&flow.id), file.path.clone(), Arc::clone(&flow.source));
+            }
+            Ok(_) => file.result = Err(mistakes.into_sorted()),
+            Err(already) => {
+                already.drain(..).for_each(|mistake| mistakes.push(mistake));
+                *already = mistakes.into_sorted();
+            }
+        }
+    }
+}
+
+/// What the sources of good flows have for themselves.
+#[derive(Default)]
+struct Taken {
+    claims: HashMap<Claim, usize>,
+    flows: Vec<(Arc<str>, PathBuf, Arc<dyn SourceSpec>)>,
+}
+
+impl Taken {
+    fn by(&mut self, id: Arc<str>, path: PathBuf, source: Arc<dyn SourceSpec>) {
+        self.claims.extend(source.claims().into_iter().map(|claim| (claim, self.flows.len())));
+        self.flows.push((id, path, source));
+    }
+
+    fn check(&self, source: &dyn SourceSpec, span: &Span, mistakes: &mut Mistakes) {
+        for claim in source.claims() {
+            if let Some((id, path, _)) = self.claims.get(&claim).and_then(|at| self.flows.get(*at)) {
+                let text = format!("`{claim}` is already taken by the flow `{id}` in {}", shown(path));
                 mistakes.push(
-                    Mistake::new("duplicate_claim", &flow.source_span, text)
-                        .mend("change the source of one of the two"),
+                    Mistake::new("duplicate_claim", span, text).mend("change the source of one of the two"),
                 );
             }
         }
-        if mistakes.is_empty() {
-            ids.insert(Arc::clone(&flow.id), file.path.clone());
-            for claim in flow.source.claims() {
-                claims.insert(claim, (Arc::clone(&flow.id), file.path.clone()));
+        for (id, path, other) in &self.flows {
+            if let Some(why) = source.conflict(&**other) {
+                let text = format!("{why}; the other is the flow `{id}` in {}", shown(path));
+                mistakes.push(
+                    Mistake::new("conflicting_source", span, text)
+                        .mend("change the source of one of the two"),
+                );
             }
-        } else {
-            file.result = Err(mistakes.into_sorted());
         }
     }
 }

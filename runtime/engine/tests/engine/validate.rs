@@ -188,6 +188,9 @@ async fn all_files_of_a_set_are_checked_and_what_they_share_is_found() {
         ("a.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\n"),
         ("b.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\n"),
         ("d.yaml", "flow: d\n"),
+        ("f.yaml", "flow: f\nsource: { scripted: { name: on* } }\nsteps: []\n"),
+        // One with other mistakes takes nothing from the others, and hears all that is wrong with it.
+        ("0.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\nstep: []\n"),
     ];
     let mut files = crate::harness::flow_files(&files);
     files.push(FlowFile { path: "e.yaml".into(), text: Err("permission denied".into()) });
@@ -202,11 +205,13 @@ async fn all_files_of_a_set_are_checked_and_what_they_share_is_found() {
     assert_eq!(
         said,
         [
+            "duplicate_flow 0.yaml:1:7; duplicate_claim 0.yaml:2:9; unknown_key 0.yaml:4:1; ",
             "a.yaml is a",
             "duplicate_flow b.yaml:1:7; duplicate_claim b.yaml:2:9; ",
             "duplicate_claim c.yaml:2:9; ",
             "missing_key d.yaml:1:1; missing_key d.yaml:1:1; ",
             "unreadable_file e.yaml:1:1; ",
+            "conflicting_source f.yaml:2:9; ",
         ]
     );
 }

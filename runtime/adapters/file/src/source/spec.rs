@@ -210,7 +210,7 @@ impl SourceSpec for FileSourceSpec {
     fn claims(&self) -> Vec<Claim> {
         // By its real name, so that a link to the folder is the same folder.
         let directory = fs::canonicalize(&self.directory).unwrap_or_else(|_| lexical(&self.directory));
-        vec![Claim(format!("file {} {}", directory.display(), self.config.pattern))]
+        vec![Claim::new(format!("file {} {}", directory.display(), self.config.pattern))]
     }
 
     fn order(&self) -> Order {

@@ -74,7 +74,7 @@ impl SourceSpec for HttpSourceSpec {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.checked.route.claims().map(Claim).collect()
+        self.checked.route.claims().map(Claim::new).collect()
     }
 
     fn order(&self) -> Order {
