@@ -1,7 +1,7 @@
 //! From a node to a Rust type, through the type's JSON Schema: every mistake, each with its place.
 
 use jsonschema::{
-    JsonType, PatternOptions, ValidationError,
+    JsonType, PatternOptions, ValidationError, Validator,
     error::{TypeKind, ValidationErrorKind},
 };
 use schemars::JsonSchema;
@@ -17,6 +17,9 @@ use super::{
 /// How deep alternatives within alternatives are looked through for words. Schemas of plugins may refer to themselves.
 const MAX_ALTERNATIVES_DEPTH: usize = 3;
 
+/// How often what is wrong is taken out: as deep as what a schema needs may nest.
+const MAX_REPAIRS: usize = 8;
+
 /// A JSON Schema (draft 2020-12).
 pub type Schema = Json;
 
@@ -25,9 +28,15 @@ pub fn schema_of<T: JsonSchema>() -> Schema {
     schemars::SchemaGenerator::default().into_root_schema_for::<T>().to_value()
 }
 
-/// Turns a node into a `T`. All mistakes are added to `mistakes`; `None` when there was one.
+/// Turns a node into a `T`. All mistakes are added to `mistakes`. Gives a `T` also when there are some, if one is left
+/// without what is wrong, so that the rest can be checked as well: whether anything is wrong, `mistakes` says.
 pub fn parse<T: DeserializeOwned + JsonSchema>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
-    let json = check_against(&schema_of::<T>(), node, mistakes)?;
+    let schema = schema_of::<T>();
+    let validator = compile(&schema, node, mistakes)?;
+    let (mut json, is_good) = check_with(&validator, &schema, node, mistakes);
+    if !is_good {
+        json = without_what_is_wrong(&validator, json)?;
+    }
     match serde_path_to_error::deserialize::<_, T>(json) {
         Ok(value) => Some(value),
         Err(error) => {
@@ -47,17 +56,27 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(node: &Node, mistakes: &mut Mista
 /// Checks a node against a schema and gives it as JSON. All mistakes are added; `None` when there was one. A value that
 /// was substituted whole (`${env:PORT}`) and that the schema wants as a number or a boolean is read as one.
 pub fn check_against(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> Option<Json> {
-    let validator = match jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema) {
-        Ok(validator) => validator,
+    let validator = compile(schema, node, mistakes)?;
+    let (json, is_good) = check_with(&validator, schema, node, mistakes);
+    is_good.then_some(json)
+}
+
+fn compile(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> Option<Validator> {
+    match jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema) {
+        Ok(validator) => Some(validator),
         Err(error) => {
             mistakes.push(Mistake::new(
                 "invalid_schema",
                 &node.span,
                 format!("the schema itself is invalid: {error}"),
             ));
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// The node as JSON, and whether the schema takes it.
+fn check_with(validator: &Validator, schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> (Json, bool) {
     let mut json = node.to_json();
     let mistyped: Vec<String> = validator
         .iter_errors(&json)
@@ -76,7 +95,50 @@ pub fn check_against(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> O
     for error in validator.iter_errors(&json) {
         report(&error, schema, node, mistakes);
     }
-    (mistakes.len() == before).then_some(json)
+    (json, mistakes.len() == before)
+}
+
+/// What is left when the keys that are wrong are taken out, so that their defaults stand for them. `None` when one of them
+/// is needed.
+fn without_what_is_wrong(validator: &Validator, mut json: Json) -> Option<Json> {
+    // Each round takes something out; what holds a key that is needed goes with it in the next one.
+    for _ in 0..MAX_REPAIRS {
+        let mut wrong = Vec::new();
+        for error in validator.iter_errors(&json) {
+            let here = pointer_parts(&error.instance_path().to_string());
+            match error.kind() {
+                ValidationErrorKind::AdditionalProperties { unexpected }
+                | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                    wrong.extend(unexpected.iter().map(|key| [here.as_slice(), &[key.clone()]].concat()));
+                }
+                _ => wrong.push(here),
+            }
+        }
+        if wrong.is_empty() {
+            return Some(json);
+        }
+        for path in wrong {
+            take_out(&mut json, &path)?;
+        }
+    }
+    None
+}
+
+/// Takes a value out of the map that holds it; a list goes as a whole, so that the places of its items stay what they are.
+/// `None` when there is no map.
+fn take_out(json: &mut Json, path: &[String]) -> Option<()> {
+    let (key, above) = path.split_last()?;
+    let pointer: String =
+        above.iter().map(|part| format!("/{}", part.replace('~', "~0").replace('/', "~1"))).collect();
+    match json.pointer_mut(&pointer) {
+        Some(Json::Object(map)) => {
+            map.remove(key);
+            Some(())
+        }
+        Some(Json::Array(_)) => take_out(json, above),
+        // It went with what held it.
+        _ => Some(()),
+    }
 }
 
 /// A number or a boolean, as YAML's core schema reads it.
@@ -419,11 +481,26 @@ mod tests {
     fn mistakes_of(json: &Json) -> Vec<String> {
         let mut mistakes = Mistakes::new();
         let parsed = parse::<Listener>(&Node::from_json(json, &Span::nowhere("test")), &mut mistakes);
-        assert_eq!(parsed.is_none(), !mistakes.is_empty());
+        assert!(parsed.is_some() || !mistakes.is_empty());
         mistakes
             .iter()
             .map(|m| format!("{}: {} -> {}", m.code, m.text, m.mend.as_deref().unwrap_or("-")))
             .collect()
+    }
+
+    #[test]
+    fn what_is_right_is_there_for_further_checks() {
+        let parsed = |json: Json| {
+            let mut mistakes = Mistakes::new();
+            let parsed = parse::<Listener>(&Node::from_json(&json, &Span::nowhere("test")), &mut mistakes);
+            assert!(!mistakes.is_empty(), "{json}");
+            parsed
+        };
+        let one =
+            parsed(json!({"port": 80, "prt": 1, "mode": "carefull", "tls": {"certificat": "x"}})).unwrap();
+        assert_eq!((one.port, one.mode.is_none(), one.tls.is_none()), (80, true, true));
+        assert!(parsed(json!({"port": "x"})).is_none(), "a key that is needed is wrong");
+        assert!(parsed(json!([])).is_none());
     }
 
     #[test]

@@ -146,6 +146,9 @@ pub(super) fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Vec<Er
     let mut covered: BTreeSet<ErrorClass> = BTreeSet::new();
     for item in list {
         let Some(config) = config::parse::<ErrorRuleConfig>(item, checker.mistakes) else {
+            if let Some(sink) = item.at(["then"]).get("dead_letter") {
+                checker.sink(sink, SinkUse::DeadLetter);
+            }
             rules = None;
             continue;
         };

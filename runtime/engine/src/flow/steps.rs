@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use gristmill_core::{
     Failure,
-    adapter::{CheckedSink, Checker, SinkUse},
+    adapter::{CheckedSink, Checker, SinkUse, TemplateText},
     config::{Mistake, Mistakes, Node, Span, nearest},
     limits::{FlowLimits, MAX_STEP_NESTING, MAX_STEPS},
     observe::StepInfo,
@@ -232,7 +232,14 @@ impl<'a> StepChecker<'a> {
         let (name, adapter, config) =
             adapter_of(node, "sink", sinks.collect(), self.registry, self.mistakes)?;
         let mut checker = Checker::new(self.mistakes, self.base_dir, self.limits);
-        let sink = adapter.check_sink(config, usage, &mut checker)?;
+        let checked = adapter.check_sink(config, usage, &mut checker);
+        let Some(sink) = checked else {
+            // The texts that were found until then are looked at all the same.
+            for text in checker.take_templates() {
+                self.sink_text(&text);
+            }
+            return None;
+        };
         if usage == SinkUse::Call && !sink.answers {
             let text = format!("`{name}` gives no answers");
             self.mistake("no_answer", node, text, "use `send:`, which waits for the confirmation only");
@@ -240,13 +247,17 @@ impl<'a> StepChecker<'a> {
         }
         let mut texts = Some(Vec::with_capacity(sink.templates.len()));
         for template in &sink.templates {
-            let shown = template.secret.then(|| NOT_SHOWN.to_owned());
-            match (self.template_shown_as(shown, &template.span, &template.text), &mut texts) {
+            match (self.sink_text(template), &mut texts) {
                 (Some(text), Some(texts)) => texts.push(text),
                 _ => texts = None,
             }
         }
         Some(CheckedSinkUse { sink, texts: texts?.into() })
+    }
+
+    fn sink_text(&mut self, text: &TemplateText) -> Option<Template> {
+        let shown = text.secret.then(|| NOT_SHOWN.to_owned());
+        self.template_shown_as(shown, &text.span, &text.text)
     }
 
     /// The plugin that a step names at `node`.

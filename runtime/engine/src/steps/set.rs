@@ -49,13 +49,16 @@ struct SetStep {
 }
 
 fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
+    let before = checker.mistakes.len();
     let config: SetConfig = config::parse(node, checker.mistakes)?;
     let headers = check_headers(&config.headers, node.at(["headers"]), checker);
     let body = match &config.body {
         Some(body) => body.check(node.at(["body"]), checker).map(Some),
         None => Some(None),
     };
-    if config.remove_headers.is_empty() && config.headers.is_empty() && config.body.is_none() {
+    let is_nothing = config.remove_headers.is_empty() && config.headers.is_empty() && config.body.is_none();
+    // What is wrong is not in the configuration, and is something all the same.
+    if is_nothing && checker.mistakes.len() == before {
         checker.mistake(
             "nothing_to_do",
             node,
