@@ -12,6 +12,7 @@
 //! | [`source`], [`sink`], [`step`], [`plugin`] | the four traits |
 //! | [`adapter`] | what a protocol registers: its source and sink |
 //! | [`observe`] | the hooks through which metrics, traces and the admin API see deliveries |
+//! | [`rate`] | how many lines a second something may write to the log |
 //! | [`testkit`] | (feature `testkit`) doubles, and the contract suite of adapters |
 
 pub mod acknowledgement;
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod message;
 pub mod observe;
 pub mod plugin;
+pub mod rate;
 pub mod settlement;
 pub mod sink;
 pub mod source;

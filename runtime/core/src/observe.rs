@@ -46,10 +46,13 @@ pub enum ReloadResult {
 
 /// Sees one version of one flow.
 pub trait FlowObserver: Send + Sync + fmt::Debug {
-    /// A delivery was accepted.
-    fn accepted(&self, message: &Message);
+    /// A delivery was accepted. May set a header, such as the context of a trace that begins here, so that sinks can pass
+    /// it on.
+    fn accepted(&self, message: &mut Message);
+    /// An attempt of the step with this index begins. An attempt that is cancelled (at the drain limit) has no end.
+    fn step_begins(&self, step: usize, message: &Message);
     /// An attempt of the step with this index ended. `failure` is `None` when it succeeded.
-    fn step(&self, step: usize, message: &Message, elapsed: Duration, failure: Option<&Failure>);
+    fn step_ended(&self, step: usize, message: &Message, elapsed: Duration, failure: Option<&Failure>);
     /// A message was dropped on purpose by the step with this index.
     fn dropped(&self, step: usize, message: &Message, reason: &str);
     /// The delivery has settled, this long after it was accepted.
@@ -64,8 +67,8 @@ pub trait EndpointObserver: Send + Sync + fmt::Debug {
 
 /// Sees a plugin in a step.
 pub trait PluginObserver: Send + Sync + fmt::Debug {
-    /// A call ended: time in all, and the failure if it failed.
-    fn call(&self, elapsed: Duration, failure: Option<&Failure>);
+    /// A call for this message ended: time in all, and the failure if it failed.
+    fn call(&self, message: &Message, elapsed: Duration, failure: Option<&Failure>);
     /// The plugin was held back (true) or is fit again (false).
     fn quarantined(&self, is: bool);
     /// The plugin counted, by its grant `metrics`.
@@ -92,8 +95,9 @@ impl Observer for Unobserved {
 }
 
 impl FlowObserver for Unobserved {
-    fn accepted(&self, _: &Message) {}
-    fn step(&self, _: usize, _: &Message, _: Duration, _: Option<&Failure>) {}
+    fn accepted(&self, _: &mut Message) {}
+    fn step_begins(&self, _: usize, _: &Message) {}
+    fn step_ended(&self, _: usize, _: &Message, _: Duration, _: Option<&Failure>) {}
     fn dropped(&self, _: usize, _: &Message, _: &str) {}
     fn settled(&self, _: &Message, _: &Outcome, _: Duration) {}
 }
@@ -103,7 +107,7 @@ impl EndpointObserver for Unobserved {
 }
 
 impl PluginObserver for Unobserved {
-    fn call(&self, _: Duration, _: Option<&Failure>) {}
+    fn call(&self, _: &Message, _: Duration, _: Option<&Failure>) {}
     fn quarantined(&self, _: bool) {}
     fn guest_counter(&self, _: &str, _: u64) {}
     fn guest_gauge(&self, _: &str, _: f64) {}

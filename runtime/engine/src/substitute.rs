@@ -194,7 +194,9 @@ mod tests {
         let (node, mistakes) = substituted(json!({"a": "$${env:SECRET} ${env:SECRET}"}));
         assert!(mistakes.is_empty());
         assert_eq!(node.to_json(), json!({"a": "$${env:SECRET} hunter2"}));
-        assert_eq!(node.at(["a"]).substitution.as_ref().unwrap().written(), "$${env:SECRET} ${env:SECRET}");
+        let substitution = node.at(["a"]).substitution.as_ref().unwrap();
+        assert_eq!(substitution.written(), "$${env:SECRET} ${env:SECRET}");
+        assert_eq!(substitution.redacted(), "$${env:SECRET} [redacted]");
     }
 
     #[test]

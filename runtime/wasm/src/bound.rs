@@ -134,7 +134,7 @@ impl<E: Entry> Bound<E> {
             Err(Failed { failure, verdict }) => (*verdict, Some(failure)),
         };
         ticket.settle(verdict, message.id(), failure);
-        self.parts.shared.observer.call(started.elapsed(), failure);
+        self.parts.shared.observer.call(message, started.elapsed(), failure);
         result.map_err(|failed| failed.failure)
     }
 

@@ -1,16 +1,12 @@
 //! What guests write for people: log lines, and their stdout and stderr, which become log lines. Many lines are dropped
 //! and counted, long ones are cut, and no line can look like two. A full log never fails a call.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use gristmill_core::MessageId;
-use tokio::time::Instant;
+use gristmill_core::{MessageId, rate::LineRate};
 use tracing::Level;
 
-use crate::{secrets::Secrets, sync::lock, text::clean};
+use crate::{secrets::Secrets, text::clean};
 
 /// The longest line, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -25,17 +21,8 @@ pub(crate) struct GuestLog {
     version: Arc<str>,
     step: Arc<str>,
     plugin: Arc<str>,
-    rate: Mutex<Rate>,
+    rate: LineRate,
     secrets: Secrets,
-}
-
-/// How many lines may still be written this second.
-#[derive(Debug)]
-struct Rate {
-    per_second: u32,
-    left: u32,
-    since: Instant,
-    dropped: u64,
 }
 
 /// A stream of bytes from one instance, cut into lines.
@@ -60,7 +47,7 @@ impl GuestLog {
         lines_per_second: u32,
         secrets: Secrets,
     ) -> Self {
-        Self { flow, version, step, plugin, rate: Mutex::new(Rate::new(lines_per_second)), secrets }
+        Self { flow, version, step, plugin, rate: LineRate::new(lines_per_second), secrets }
     }
 
     /// Writes a line that a guest gave, unless there are too many.
@@ -68,7 +55,7 @@ impl GuestLog {
         if !is_enabled(level) {
             return;
         }
-        let Some(dropped) = lock(&self.rate).admit() else { return };
+        let Some(dropped) = self.rate.admit() else { return };
         if dropped > 0 {
             let note = format!("{dropped} lines of this plugin were dropped (limits.log_lines_per_second)");
             self.emit(Level::WARN, None, &note);
@@ -109,28 +96,6 @@ fn is_enabled(level: Level) -> bool {
         Level::INFO => tracing::enabled!(target: "gristmill::plugin", Level::INFO),
         Level::WARN => tracing::enabled!(target: "gristmill::plugin", Level::WARN),
         Level::ERROR => tracing::enabled!(target: "gristmill::plugin", Level::ERROR),
-    }
-}
-
-// === impl Rate ===
-
-impl Rate {
-    fn new(per_second: u32) -> Self {
-        Self { per_second, left: per_second, since: Instant::now(), dropped: 0 }
-    }
-
-    /// Whether one more line may be written, and how many were dropped since the last one.
-    fn admit(&mut self) -> Option<u64> {
-        if self.since.elapsed() >= Duration::from_secs(1) {
-            self.since = Instant::now();
-            self.left = self.per_second;
-        }
-        if self.left == 0 {
-            self.dropped = self.dropped.saturating_add(1);
-            return None;
-        }
-        self.left -= 1;
-        Some(std::mem::take(&mut self.dropped))
     }
 }
 
@@ -211,16 +176,6 @@ mod tests {
             3,
             Secrets::default(),
         ))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lines_above_the_rate_are_counted_until_the_next_second() {
-        let mut rate = Rate::new(3);
-        let admitted: Vec<_> = (0..5).map(|_| rate.admit()).collect();
-        assert_eq!(admitted, [Some(0), Some(0), Some(0), None, None]);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(rate.admit(), Some(2));
-        assert_eq!(rate.admit(), Some(0));
     }
 
     #[test]

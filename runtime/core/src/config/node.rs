@@ -223,6 +223,15 @@ impl Substitution {
         self.parts.iter().map(SubstitutedPart::resolved).collect()
     }
 
+    /// The text with what was put in struck out: for a text that is made to be shown.
+    pub fn redacted(&self) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            SubstitutedPart::Written(text) => text.as_str(),
+            SubstitutedPart::Value { .. } => "[redacted]",
+        });
+        parts.collect()
+    }
+
     /// What was put in.
     pub fn values(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

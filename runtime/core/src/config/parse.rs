@@ -109,7 +109,9 @@ fn without_what_is_wrong(validator: &Validator, mut json: Json) -> Option<Json> 
             match error.kind() {
                 ValidationErrorKind::AdditionalProperties { unexpected }
                 | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                    wrong.extend(unexpected.iter().map(|key| [here.as_slice(), &[key.clone()]].concat()));
+                    wrong.extend(
+                        unexpected.iter().map(|key| [here.as_slice(), std::slice::from_ref(key)].concat()),
+                    );
                 }
                 _ => wrong.push(here),
             }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    CheckedFlow, Ordering, Parallel, PluginTable, Registry,
+    CheckedFlow, Ordering, Parallel, PluginTable, Registry, Rehearsal,
     policy::{self, ErrorRule},
     steps::{StepChecker, adapter_of},
 };
@@ -113,14 +113,20 @@ pub struct Unique {
     pub source: Option<(Arc<dyn SourceSpec>, Span)>,
 }
 
-/// Checks a flow file. Gives the flow, or every mistake in it; and what of it must not be there twice, mistakes or not.
-pub fn check(
-    file: PathBuf,
-    node: &Node,
-    context: CheckContext<'_>,
-) -> (Result<CheckedFlow, Mistakes>, Unique) {
-    let (mut mistakes, mut unique) = (Mistakes::new(), Unique::default());
-    let result = match walk(file, node, context, &mut mistakes, &mut unique) {
+/// What a check found.
+pub struct Check {
+    /// The flow, or every mistake in it.
+    pub result: Result<CheckedFlow, Mistakes>,
+    /// What of it must not be there twice, mistakes or not.
+    pub unique: Unique,
+    /// What its plugins are still to be asked.
+    pub(crate) rehearsals: Vec<Rehearsal>,
+}
+
+/// Checks a flow file.
+pub fn check(file: PathBuf, node: &Node, context: CheckContext<'_>) -> Check {
+    let (mut mistakes, mut unique, mut rehearsals) = (Mistakes::new(), Unique::default(), Vec::new());
+    let result = match walk(file, node, context, &mut mistakes, &mut unique, &mut rehearsals) {
         Some(flow) if mistakes.is_empty() => Ok(flow),
         None if mistakes.is_empty() => {
             // A check that gives nothing has to say why; an adapter that does not is mended here, so that nothing is
@@ -130,7 +136,7 @@ pub fn check(
         }
         _ => Err(mistakes),
     };
-    (result, unique)
+    Check { result, unique, rehearsals }
 }
 
 fn walk(
@@ -139,6 +145,7 @@ fn walk(
     context: CheckContext<'_>,
     mistakes: &mut Mistakes,
     unique: &mut Unique,
+    rehearsals: &mut Vec<Rehearsal>,
 ) -> Option<CheckedFlow> {
     if node.entries().is_empty() {
         let text = format!("a flow is a map, and this is {}", node.kind());
@@ -179,6 +186,7 @@ fn walk(
         None => Some(None),
     };
     let infos = std::mem::take(&mut checker.infos);
+    rehearsals.append(&mut checker.rehearsals);
 
     let (source_adapter, source) = source?;
     let (rules, order, discard_rejected) = (rules?, order?, discard?);

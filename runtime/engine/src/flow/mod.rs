@@ -4,6 +4,7 @@
 mod check;
 mod policy;
 mod registry;
+mod rehearsal;
 mod schema;
 mod set;
 mod steps;
@@ -17,13 +18,14 @@ use gristmill_core::{
 };
 
 pub use self::{
-    check::{CheckContext, Unique, check, plugins_named},
+    check::{Check, CheckContext, Unique, check, plugins_named},
     registry::{PluginTable, Registry},
     schema::flow_schema,
     set::{CheckedFile, FlowFile, SetContext, check_set},
 };
 pub(crate) use self::{
     policy::{ErrorRule, Then},
+    rehearsal::Rehearsal,
     steps::{CheckedSinkUse, StepChecker},
 };
 use crate::{expression::Expression, steps::Checked};

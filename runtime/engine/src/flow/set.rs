@@ -6,17 +6,23 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::{StreamExt, stream};
 use gristmill_core::{
     config::{Mistake, Mistakes, Node, Span},
     plugin::PluginHost,
     source::{Claim, SourceSpec},
 };
 
-use super::{CheckContext, CheckedFlow, PluginTable, Registry, Unique, check, plugins_named};
+use super::{
+    Check, CheckContext, CheckedFlow, PluginTable, Registry, Rehearsal, Unique, check, plugins_named,
+};
 use crate::{
     substitute::{Environment, substitute},
     yaml,
 };
+
+/// How many plugins are asked at once whether they take their configurations.
+const REHEARSALS_AT_ONCE: usize = 4;
 
 /// A flow file as it was found.
 #[derive(Debug, Clone)]
@@ -70,20 +76,40 @@ pub async fn check_set(
         .flat_map(|read| plugins_named(&read.node))
         .collect();
     let plugins = PluginTable::load(&*context.plugins, names).await;
+    let with = CheckContext { registry: &context.registry, plugins: &plugins, base_dir: &context.base_dir };
+    let mut rehearsals = Vec::new();
     let mut checked: Vec<CheckedFile> = parsed
         .into_iter()
-        .map(|(path, read)| {
-            let with =
-                CheckContext { registry: &context.registry, plugins: &plugins, base_dir: &context.base_dir };
-            let (result, unique) = match read {
+        .enumerate()
+        .map(|(index, (path, read))| {
+            let check = match read {
                 Ok(read) => read.check(path.clone(), with),
-                Err(mistakes) => (Err(mistakes), Unique::default()),
+                Err(mistakes) => {
+                    Check { result: Err(mistakes), unique: Unique::default(), rehearsals: Vec::new() }
+                }
             };
-            CheckedFile { path, unique, result: result.map_err(Mistakes::into_sorted) }
+            rehearsals.extend(check.rehearsals.into_iter().map(|rehearsal| (index, rehearsal)));
+            CheckedFile { path, unique: check.unique, result: check.result.map_err(Mistakes::into_sorted) }
         })
         .collect();
+    rehearse(rehearsals, &mut checked).await;
     unique(&mut checked, owners);
     checked
+}
+
+/// Asks the plugins whether they take their configurations.
+async fn rehearse(rehearsals: Vec<(usize, Rehearsal)>, checked: &mut [CheckedFile]) {
+    let mut refusals = stream::iter(rehearsals)
+        .map(|(index, rehearsal)| async move { (index, rehearsal.run().await) })
+        .buffer_unordered(REHEARSALS_AT_ONCE);
+    while let Some((index, refusal)) = refusals.next().await {
+        let (Some(refusal), Some(file)) = (refusal, checked.get_mut(index)) else { continue };
+        let mut mistakes = Mistakes::from(refusal);
+        if let Err(already) = &mut file.result {
+            already.drain(..).for_each(|mistake| mistakes.push(mistake));
+        }
+        file.result = Err(mistakes.into_sorted());
+    }
 }
 
 /// A file whose syntax is good.
@@ -94,21 +120,23 @@ struct Read {
 }
 
 impl Read {
-    fn check(self, path: PathBuf, with: CheckContext<'_>) -> (Result<CheckedFlow, Mistakes>, Unique) {
+    fn check(self, path: PathBuf, with: CheckContext<'_>) -> Check {
         let Self { node, unresolved } = self;
-        let (checked, unique) = check(path, &node, with);
+        let check = check(path, &node, with);
         if unresolved.is_empty() {
-            return (checked, unique);
+            return check;
         }
         let mut all = unresolved.clone();
         // A value that is not there fits nothing; that it does not is no mistake of its own.
         let follows = |mistake: &Mistake| {
             unresolved.iter().any(|it| it.span.start <= mistake.span.start && mistake.span.end <= it.span.end)
         };
-        for mistake in checked.err().iter().flat_map(Mistakes::iter).filter(|mistake| !follows(mistake)) {
+        for mistake in check.result.err().iter().flat_map(Mistakes::iter).filter(|mistake| !follows(mistake))
+        {
             all.push(mistake.clone());
         }
-        (Err(all), unique)
+        // With a value that is not there, no plugin can be asked.
+        Check { result: Err(all), unique: check.unique, rehearsals: Vec::new() }
     }
 }
 

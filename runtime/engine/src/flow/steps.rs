@@ -12,7 +12,7 @@ use gristmill_core::{
     sink::{Sink, SinkContext},
 };
 
-use super::{PluginTable, Registry, StepNode};
+use super::{PluginTable, Registry, Rehearsal, StepNode};
 use crate::{
     expression::{CompileError, Expression, Scope, Template},
     steps::{BuildContext, Checked, VERBS},
@@ -32,8 +32,10 @@ pub(crate) struct StepChecker<'a> {
     pub(crate) plugins: &'a PluginTable,
     /// By step index.
     pub(crate) infos: Vec<StepInfo>,
+    /// What plugins are still to be asked.
+    pub(crate) rehearsals: Vec<Rehearsal>,
     /// The place of the step that is being checked.
-    path: String,
+    pub(crate) path: String,
     depth: usize,
     /// Whether it has been said that there are too many steps.
     too_many: bool,
@@ -65,6 +67,7 @@ impl<'a> StepChecker<'a> {
             registry,
             plugins,
             infos: Vec::new(),
+            rehearsals: Vec::new(),
             path: String::new(),
             depth: 0,
             too_many: false,
@@ -262,6 +265,15 @@ impl<'a> StepChecker<'a> {
 
     /// The plugin that a step names at `node`.
     pub(crate) fn plugin(&mut self, node: &Node, name: &str) -> Option<Arc<dyn LoadedPlugin>> {
+        if node.is_substituted() {
+            self.mistake(
+                "substituted_name",
+                node,
+                "the name of a plugin cannot come from outside",
+                "write it out: it is known when the flow is written",
+            );
+            return None;
+        }
         match self.plugins.get(name) {
             Some(Ok(loaded)) => Some(Arc::clone(loaded)),
             Some(Err(error)) => {

@@ -10,6 +10,7 @@ use gristmill_core::{Clock, observe::Observer, plugin::Health, step::FlowFacts};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::ending::endings;
 use super::version::{RunningRule, RunningStep, RunningThen, Version};
 use crate::{
     flow::{CheckedFlow, StepNode, Then},
@@ -60,6 +61,7 @@ pub(crate) async fn build(
         discard_rejected: flow.discard_rejected,
         plugins,
         clock: Arc::clone(clock),
+        endings: endings(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     })
@@ -88,7 +90,11 @@ fn build_steps<'a>(
             for branch in checked.branches {
                 branches.push(build_steps(branch, flow, observer, plugins).await?);
             }
-            running.push(StepNode { index, path, step: RunningStep { step: built.step, branches } });
+            running.push(StepNode {
+                index,
+                path,
+                step: RunningStep { step: built.step, plugin: checked.plugin, branches },
+            });
         }
         Ok(running)
     })

@@ -8,29 +8,22 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
+    sync::atomic::{AtomicUsize, Ordering as Atomic},
     time::Instant,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use gristmill_core::{
     Acknowledgement, ErrorClass, Failure, Message, Settlement,
-    sink::Outgoing,
     step::{Next, StepContext},
 };
 
 use super::{
+    ending::{GivenUp, give_up},
     lane::Ticket,
-    version::{RunningStep, RunningThen, Version},
+    version::{RunningStep, Version},
 };
-use crate::{
-    dead_letter::{Envelope, Origin},
-    expression::Scope,
-    flow::StepNode,
-};
+use crate::flow::StepNode;
 
 /// What does not change while a delivery is on its way.
 #[derive(Clone, Copy)]
@@ -63,14 +56,6 @@ enum Progress {
     Held,
 }
 
-/// A failure that no retry could mend.
-struct GivenUp<'a> {
-    failure: Failure,
-    attempts: u32,
-    message: Message,
-    step: &'a str,
-}
-
 /// Takes the delivery's message through the flow and settles `acknowledgement`.
 pub(crate) async fn run(journey: Journey<'_>, message: Message, acknowledgement: Acknowledgement) {
     let frames = vec![Frame { steps: &journey.version.steps, next: 0 }];
@@ -85,7 +70,7 @@ pub(crate) async fn fail(
     failure: Failure,
     at: &str,
 ) {
-    let given_up = GivenUp { failure, attempts: 1, message, step: at };
+    let given_up = GivenUp { failure, attempts: 1, message, step: at, plugin: None };
     give_up(journey, given_up, acknowledgement).await;
 }
 
@@ -219,6 +204,7 @@ async fn attempt<'a>(
             acknowledgement,
             clock: &version.clock,
         };
+        version.observer.step_begins(node.index, &message);
         let began = Instant::now();
         // A panic is a fault of the step, not of the deliveries beside it: it fails this attempt and nothing else.
         let running = AssertUnwindSafe(node.step.step.run(message.clone(), context)).catch_unwind();
@@ -228,7 +214,7 @@ async fn attempt<'a>(
         };
         let result = result.unwrap_or_else(|panic| Err(panicked(&*panic)));
         let result = result.and_then(|next| within_fan_out(journey, &next).map(|()| next));
-        version.observer.step(node.index, &message, began.elapsed(), result.as_ref().err());
+        version.observer.step_ended(node.index, &message, began.elapsed(), result.as_ref().err());
         let failure = match result {
             Ok(next) => {
                 if let Next::Drop(reason) = &next {
@@ -240,11 +226,12 @@ async fn attempt<'a>(
         };
         let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
         let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt, &failure)) else {
-            return Err(GivenUp { failure, attempts: attempt, message, step: &node.path });
+            let plugin = node.step.plugin.as_deref();
+            return Err(GivenUp { failure, attempts: attempt, message, step: &node.path, plugin });
         };
         tracing::debug!(
-            target: "gristmill::flow", flow = &*version.facts.id, step = &*node.path, message_id = message.id().as_str(),
-            attempt, wait_ms = wait.as_millis(), "trying again after {failure}"
+            target: "gristmill::flow", flow = &*version.facts.id, version = &*version.facts.version, step = &*node.path,
+            message_id = message.id().as_str(), attempt, wait_ms = wait.as_millis(), "trying again after {failure}"
         );
         tokio::time::sleep(wait).await;
         attempt += 1;
@@ -272,105 +259,4 @@ async fn after_first_poll<F: Future>(future: F, started: impl FnOnce()) -> F::Ou
         poll
     })
     .await
-}
-
-/// Does with a message what its flow says about the failure.
-async fn give_up(
-    journey: Journey<'_>,
-    given_up: GivenUp<'_>,
-    acknowledgement: Acknowledgement,
-) -> Settlement {
-    let version = journey.version;
-    let GivenUp { failure, attempts, message, step } = given_up;
-    let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
-    let (flow, message_id, class) = (&*version.facts.id, message.id().as_str(), failure.class().name());
-    match rule.map(|rule| &rule.then) {
-        Some(RunningThen::DeadLetter { checked, sink }) => {
-            let now = version.clock.now();
-            let origin = Origin {
-                flow: &version.facts.id,
-                version: &version.facts.version,
-                endpoint: &version.origin,
-                step,
-                attempts,
-                message: journey.original,
-                child: (message.id() != journey.original.id()).then_some(&message),
-            };
-            let letter = Envelope::new(&origin, &failure, now).into_message(journey.original, now);
-            let written = match letter {
-                Ok(letter) => {
-                    let texts = checked.render(&Scope::new(&letter, &version.facts));
-                    match texts {
-                        Ok(texts) => sink.send(Outgoing::new(&letter, &texts)).await,
-                        Err(failure) => Err(failure),
-                    }
-                }
-                Err(text) => Err(Failure::new(ErrorClass::Internal, text)),
-            };
-            match written {
-                Ok(()) => {
-                    tracing::warn!(
-                        target: "gristmill::flow", flow, step, message_id, class, attempts,
-                        "dead-lettered: {}", failure.text()
-                    );
-                    acknowledgement.dead_lettered();
-                    Settlement::Delivered
-                }
-                Err(unwritten) => {
-                    tracing::error!(
-                        target: "gristmill::flow", flow, step, message_id, class, attempts,
-                        "released, because its dead letter cannot be written ({unwritten}); the failure was: {}", failure.text()
-                    );
-                    acknowledgement.released(Some(Arc::new(failure)));
-                    Settlement::Released
-                }
-            }
-        }
-        Some(RunningThen::Discard) => {
-            tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "discarded: {}", failure.text());
-            acknowledgement.delivered();
-            Settlement::Delivered
-        }
-        Some(RunningThen::Reject) => reject(version, step, &message, failure, attempts, acknowledgement),
-        Some(RunningThen::Release) => release(version, step, &message, failure, attempts, acknowledgement),
-        None if failure.is_retryable() => {
-            release(version, step, &message, failure, attempts, acknowledgement)
-        }
-        None => reject(version, step, &message, failure, attempts, acknowledgement),
-    }
-}
-
-fn reject(
-    version: &Version,
-    step: &str,
-    message: &Message,
-    failure: Failure,
-    attempts: u32,
-    acknowledgement: Acknowledgement,
-) -> Settlement {
-    let (flow, message_id, class) = (&*version.facts.id, message.id().as_str(), failure.class().name());
-    if version.discard_rejected {
-        tracing::warn!(
-            target: "gristmill::flow", flow, step, message_id, class, attempts, "discarded: {}", failure.text()
-        );
-        acknowledgement.delivered();
-        return Settlement::Delivered;
-    }
-    tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "rejected: {}", failure.text());
-    acknowledgement.rejected(Some(Arc::new(failure)));
-    Settlement::Rejected
-}
-
-fn release(
-    version: &Version,
-    step: &str,
-    message: &Message,
-    failure: Failure,
-    attempts: u32,
-    acknowledgement: Acknowledgement,
-) -> Settlement {
-    let (flow, message_id, class) = (&*version.facts.id, message.id().as_str(), failure.class().name());
-    tracing::warn!(target: "gristmill::flow", flow, step, message_id, class, attempts, "released: {}", failure.text());
-    acknowledgement.released(Some(Arc::new(failure)));
-    Settlement::Released
 }

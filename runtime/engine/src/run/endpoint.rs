@@ -447,7 +447,12 @@ impl Task {
 
     fn recovered(&mut self) {
         self.recovered_at = None;
-        self.trouble = None;
+        if self.trouble.take().is_some() {
+            let facts = &self.version.facts;
+            tracing::info!(
+                target: "gristmill::flow", flow = &*facts.id, version = &*facts.version, "the source goes on"
+            );
+        }
         self.show();
     }
 
@@ -501,8 +506,8 @@ impl Task {
     }
 
     fn accept(&mut self, delivery: Delivery) {
-        let Delivery { message, acknowledgement, redelivered: _ } = delivery;
-        self.version.observer.accepted(&message);
+        let Delivery { mut message, acknowledgement, redelivered: _ } = delivery;
+        self.version.observer.accepted(&mut message);
         let (ticket, failure) = self.place(&message);
         self.dispatch(Held {
             message,

@@ -8,6 +8,7 @@ use gristmill_core::{
     limits::FlowLimits,
     observe::FlowObserver,
     plugin::Health,
+    rate::LineRate,
     sink::Sink,
     step::{FlowFacts, Step},
 };
@@ -31,6 +32,8 @@ pub(crate) struct Version {
     pub(crate) plugins: Vec<watch::Receiver<Health>>,
     pub(crate) observer: Arc<dyn FlowObserver>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How much the log says of messages that end without success.
+    pub(crate) endings: LineRate,
     /// The deliveries under way.
     pub(crate) tasks: TaskTracker,
     /// Cancelled at the drain limit.
@@ -40,6 +43,8 @@ pub(crate) struct Version {
 /// A step that runs.
 pub(crate) struct RunningStep {
     pub(crate) step: Arc<dyn Step>,
+    /// The plugin it calls, for the log.
+    pub(crate) plugin: Option<Arc<str>>,
     pub(crate) branches: Vec<Vec<StepNode<RunningStep>>>,
 }
 

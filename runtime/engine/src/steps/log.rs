@@ -53,7 +53,10 @@ struct LogStep {
 
 fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     let config: LogConfig = config::parse(node, checker.mistakes)?;
-    let text = checker.template(node.at(["text"]), &config.text)?;
+    let at = node.at(["text"]);
+    // What comes from outside may be a secret, and a log is read by many.
+    let text = at.substitution.as_ref().map_or(config.text, |substitution| substitution.redacted());
+    let text = checker.template(at, &text)?;
     Some(Checked::ready(LogStep { text, level: config.level }, Vec::new()))
 }
 

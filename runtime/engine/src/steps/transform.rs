@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{BuildContext, Built, Checked, CheckedStep, Verb};
-use crate::flow::StepChecker;
+use crate::flow::{Rehearsal, StepChecker};
 
 pub(super) const VERB: Verb = Verb {
     name: "transform",
@@ -101,7 +101,21 @@ impl CheckedPlugin {
         let config =
             config::check_against(&loaded.description().config_schema, config_node, checker.mistakes)?;
         let secrets = substituted(config_node);
-        good.then(|| Self { name: name.into(), loaded, config, secrets, grants, limits })
+        if !good {
+            return None;
+        }
+        checker.rehearsals.push(Rehearsal {
+            loaded: Arc::clone(&loaded),
+            config: config.clone(),
+            secrets: secrets.clone(),
+            grants,
+            limits: limits.clone(),
+            flow_limits: checker.limits.clone(),
+            written: config_node.clone(),
+            named: node.at(["plugin"]).span.clone(),
+            step: checker.path.as_str().into(),
+        });
+        Some(Self { name: name.into(), loaded, config, secrets, grants, limits })
     }
 
     /// Binds it to the step.

@@ -218,11 +218,15 @@ impl Observer for SeenBy {
 }
 
 impl FlowObserver for SeenVersion {
-    fn accepted(&self, _: &Message) {
+    fn accepted(&self, _: &mut Message) {
         self.seen.note("accepted".into());
     }
 
-    fn step(&self, step: usize, _: &Message, _: Duration, _: Option<&Failure>) {
+    fn step_begins(&self, step: usize, _: &Message) {
+        self.seen.note(format!("begin {}", self.steps[step].path));
+    }
+
+    fn step_ended(&self, step: usize, _: &Message, _: Duration, _: Option<&Failure>) {
         self.seen.note(format!("step {}", self.steps[step].path));
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use gristmill_core::{
     config::Mistake,
-    plugin::{Grant, Transformed},
+    plugin::{Grant, PluginError, Transformed},
     testkit::{ScriptedAdapter, ScriptedPlugin, ScriptedPlugins},
 };
 use gristmill_engine::{
@@ -25,8 +25,8 @@ use serde_json::json;
 
 use crate::harness::{context, flow};
 
-/// What the golden files name: the plugins `upper` (wants `field`), `names` (a router) and `timed` (needs `clock`), and the
-/// sources `mute` (takes no answers), `lossy` (cannot keep what is rejected) and `queue` (has an order).
+/// What the golden files name: the plugins `upper` (wants `field`), `names` (a router), `timed` (needs `clock`) and `picky`
+/// (refuses its configuration when it is asked), and the sources `mute` (takes no answers), `lossy` (cannot keep what is rejected) and `queue` (has an order).
 fn world() -> SetContext {
     let (adapter, plugins) = (ScriptedAdapter::new(), ScriptedPlugins::new());
     adapter.source("mute").take_no_replies();
@@ -41,6 +41,8 @@ fn world() -> SetContext {
     });
     plugins.save("upper", transformer().with_schema(schema));
     plugins.save("timed", transformer().needing([Grant::Clock, Grant::Log]));
+    let refusal = PluginError::new("plugin_config_refused", "it refuses: `config.fields[1].path`: no path");
+    plugins.save("picky", transformer().failing_to_bind(refusal));
     plugins.save("names", ScriptedPlugin::router(|_| Ok(Vec::new())));
     context(&adapter, &plugins)
 }

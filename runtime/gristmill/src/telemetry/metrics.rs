@@ -332,11 +332,13 @@ impl Observer for Metrics {
 }
 
 impl FlowObserver for FlowSeries {
-    fn accepted(&self, _: &Message) {
+    fn accepted(&self, _: &mut Message) {
         self.accepted.inc();
     }
 
-    fn step(&self, step: usize, _: &Message, elapsed: Duration, failure: Option<&Failure>) {
+    fn step_begins(&self, _: usize, _: &Message) {}
+
+    fn step_ended(&self, step: usize, _: &Message, elapsed: Duration, failure: Option<&Failure>) {
         let Some(series) = self.steps.get(step) else { return };
         series.duration.observe(elapsed.as_secs_f64());
         if let Some(failure) = failure {
@@ -395,7 +397,7 @@ impl PluginSeries {
 }
 
 impl PluginObserver for PluginSeries {
-    fn call(&self, elapsed: Duration, failure: Option<&Failure>) {
+    fn call(&self, _: &Message, elapsed: Duration, failure: Option<&Failure>) {
         self.duration.observe(elapsed.as_secs_f64());
         if let Some(class) = failure.map(Failure::class).filter(|c| *c != ErrorClass::PluginQuarantined) {
             let PluginLabels { flow, step, plugin } = self.labels.clone();

@@ -106,7 +106,7 @@ impl Recorder {
 }
 
 impl PluginObserver for Recorder {
-    fn call(&self, _: Duration, failure: Option<&Failure>) {
+    fn call(&self, _: &Message, _: Duration, failure: Option<&Failure>) {
         self.push(format!("call {}", failure.map_or("ok", |f| f.class().name())));
     }
     fn quarantined(&self, is: bool) {
