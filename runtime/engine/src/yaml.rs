@@ -19,12 +19,18 @@ const MAX_DEPTH: usize = 64;
 /// # Errors
 /// All mistakes that can be found: a syntax error ends the reading, repeated keys and refused constructs do not.
 pub fn parse(file: &str, text: &str) -> Result<Node, Mistakes> {
+    match read(file, text) {
+        (Some(node), mistakes) if mistakes.is_empty() => Ok(node),
+        (_, mistakes) => Err(mistakes),
+    }
+}
+
+/// Reads one YAML document as far as it goes, with all mistakes. There is no node after a syntax error; after other mistakes
+/// (a repeated key) there is, so that the rest can be checked.
+pub fn read(file: &str, text: &str) -> (Option<Node>, Mistakes) {
     let mut reader = Reader::new(file, text);
     let root = reader.document();
-    match root {
-        Some(node) if reader.mistakes.is_empty() => Ok(node),
-        _ => Err(reader.mistakes),
-    }
+    (root, reader.mistakes)
 }
 
 struct Reader<'t> {
@@ -80,8 +86,14 @@ impl<'t> Reader<'t> {
             Err(error) => {
                 let at = *error.marker();
                 let span = self.span(&YamlSpan::empty(at));
-                let text = format!("this is not YAML: {}", error.info());
-                let mend = if error.info().contains("tab") {
+                let is_deep = error.info().contains("recursion limit");
+                let text = match is_deep {
+                    true => "lists and maps nest too deep to be read".to_owned(),
+                    false => format!("this is not YAML: {}", error.info()),
+                };
+                let mend = if is_deep {
+                    "take it apart: a flow nests 64 levels at most"
+                } else if error.info().contains("tab") {
                     "indent with spaces"
                 } else {
                     "look above it, too: a bracket, a quote or an indentation that does not fit is often there"

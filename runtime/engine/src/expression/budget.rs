@@ -19,6 +19,9 @@ pub const MAX_COMPREHENSION_NESTING: usize = 3;
 /// The longest pattern of `matches` and the longest path of `jsonpath`, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 1024;
 
+/// How deep lists and maps in JSON may nest: as deep as `serde_json` reads.
+pub(crate) const MAX_JSON_NESTING: usize = 128;
+
 /// How many JSON values (members and elements counted one by one) a body may have to be read by an expression: a value
 /// takes many times the memory of the two bytes that it may be in the body.
 pub const MAX_BODY_VALUES: usize = 1_000_000;

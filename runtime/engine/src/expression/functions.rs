@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose};
 
 use super::{
-    budget::Budget,
+    budget::{Budget, MAX_JSON_NESTING},
     error::EvalError,
     time::{self, Part},
     value::{JsonError, Kind, Value},
@@ -408,6 +408,9 @@ fn json_decode(arguments: &[Value], budget: &Budget) -> Result<Value, EvalError>
     budget.make(text.len().saturating_mul(8))?;
     Value::from_json(text.as_bytes()).map_err(|error| match error {
         JsonError::Syntax(text) => EvalError::unfit(format!("`json.decode` is given no JSON: {text}")),
+        JsonError::TooDeep => {
+            EvalError::Limit(format!("decodes JSON that nests deeper than {MAX_JSON_NESTING} levels"))
+        }
         JsonError::TooManyValues => EvalError::Limit("decodes JSON with too many values".to_owned()),
     })
 }

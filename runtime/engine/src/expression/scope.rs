@@ -6,7 +6,7 @@ use gristmill_core::{ErrorClass, Failure, Message, step::FlowFacts};
 use jiff::Timestamp;
 
 use super::{
-    budget::MAX_BODY_VALUES,
+    budget::{MAX_BODY_VALUES, MAX_JSON_NESTING},
     error::{EvalError, shorten},
     node::{FlowField, MessageField},
     value::{JsonError, Map, Value},
@@ -57,9 +57,13 @@ impl<'a> Scope<'a> {
                 };
                 Failure::new(
                     ErrorClass::BodyFormat,
-                    format!("the body is not JSON: {problem} ({content_type})"),
+                    format!("the body is not JSON that can be read: {problem} ({content_type})"),
                 )
             }
+            JsonError::TooDeep => Failure::new(
+                ErrorClass::Limit,
+                format!("the body nests deeper than {MAX_JSON_NESTING} levels, too deep for an expression"),
+            ),
             JsonError::TooManyValues => Failure::new(
                 ErrorClass::Limit,
                 format!("the body has more than {MAX_BODY_VALUES} JSON values, too many for an expression"),

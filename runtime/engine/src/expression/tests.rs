@@ -276,7 +276,7 @@ fn the_body_is_parsed_when_it_is_asked_for() {
     );
     let failure = on_body("body.total", binary.clone()).unwrap_err();
     assert_eq!(failure.class(), ErrorClass::BodyFormat);
-    assert!(failure.text().contains("the body is not JSON"), "{failure}");
+    assert!(failure.text().contains("the body is not JSON that can be read"), "{failure}");
     assert!(failure.text().contains("line 1 column 1"), "{failure}");
     assert!(failure.text().contains("`application/json`"), "{failure}");
     assert_eq!(on_body("message.text", binary).unwrap_err().class(), ErrorClass::BodyFormat);

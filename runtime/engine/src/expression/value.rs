@@ -61,6 +61,8 @@ pub(crate) enum JsonError {
     Syntax(String),
     /// It has more than [`MAX_BODY_VALUES`] values.
     TooManyValues,
+    /// Lists and maps in it nest deeper than the reader goes.
+    TooDeep,
 }
 
 // === impl Kind ===
@@ -163,6 +165,13 @@ impl Value {
             .and_then(|value| deserializer.end().map(|()| value));
         parsed.map_err(|error| match left.get() {
             0 => JsonError::TooManyValues,
+            // The reader has no other way to tell these two apart from a text that is not JSON.
+            _ if error.to_string().starts_with("recursion limit") => JsonError::TooDeep,
+            _ if error.to_string().starts_with("number out of range") => {
+                let (line, column) = (error.line(), error.column());
+                let text = format!("a number at line {line} column {column} is too large for a double");
+                JsonError::Syntax(text)
+            }
             _ => JsonError::Syntax(error.to_string()),
         })
     }
@@ -444,7 +453,9 @@ mod tests {
     #[test]
     fn depth_and_number_of_values_are_limited() {
         let deep = "[".repeat(100_000);
-        assert!(matches!(Value::from_json(deep.as_bytes()), Err(JsonError::Syntax(_))));
+        assert!(matches!(Value::from_json(deep.as_bytes()), Err(JsonError::TooDeep)));
+        let Err(JsonError::Syntax(text)) = Value::from_json(b"[1e400]") else { panic!("read") };
+        assert!(text.contains("too large for a double"), "{text}");
         let many = format!("[{}1]", "1,".repeat(MAX_BODY_VALUES));
         assert!(matches!(Value::from_json(many.as_bytes()), Err(JsonError::TooManyValues)));
     }

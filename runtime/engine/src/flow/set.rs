@@ -115,21 +115,21 @@ async fn rehearse(rehearsals: Vec<(usize, Rehearsal)>, checked: &mut [CheckedFil
 /// A file whose syntax is good.
 struct Read {
     node: Node,
-    /// The values from outside that are not there.
-    unresolved: Mistakes,
+    /// What is wrong already: values from outside that are not there, keys that are written twice.
+    wrong: Mistakes,
 }
 
 impl Read {
     fn check(self, path: PathBuf, with: CheckContext<'_>) -> Check {
-        let Self { node, unresolved } = self;
+        let Self { node, wrong } = self;
         let check = check(path, &node, with);
-        if unresolved.is_empty() {
+        if wrong.is_empty() {
             return check;
         }
-        let mut all = unresolved.clone();
+        let mut all = wrong.clone();
         // A value that is not there fits nothing; that it does not is no mistake of its own.
         let follows = |mistake: &Mistake| {
-            unresolved.iter().any(|it| it.span.start <= mistake.span.start && mistake.span.end <= it.span.end)
+            wrong.iter().any(|it| it.span.start <= mistake.span.start && mistake.span.end <= it.span.end)
         };
         for mistake in check.result.err().iter().flat_map(Mistakes::iter).filter(|mistake| !follows(mistake))
         {
@@ -145,10 +145,10 @@ fn read(file: &FlowFile, context: &SetContext) -> Result<Read, Mistakes> {
     let text = file.text.as_ref().map_err(|problem| {
         Mistakes::from(Mistake::new("unreadable_file", &Span::nowhere(&name), problem.clone()))
     })?;
-    let mut node = yaml::parse(&name, text)?;
-    let mut unresolved = Mistakes::new();
-    substitute(&mut node, &*context.environment, &mut unresolved);
-    Ok(Read { node, unresolved })
+    let (node, mut wrong) = yaml::read(&name, text);
+    let Some(mut node) = node else { return Err(wrong) };
+    substitute(&mut node, &*context.environment, &mut wrong);
+    Ok(Read { node, wrong })
 }
 
 /// Takes the flows whose id or source collides with that of a file before them out of the set.

@@ -122,11 +122,11 @@ impl Step for RouteStep {
         for route in &routes {
             let Some(index) = self.names.iter().position(|name| name == route) else {
                 let text = format!(
-                    "the plugin named the route `{}`, which is not one of `branches`: {}",
+                    "the plugin named the route `{}`, and `branches` has only: {}",
                     route.escape_debug().take(80).collect::<String>(),
                     self.names.join(", ")
                 );
-                return Err(Failure::new(ErrorClass::PluginMalformed, text));
+                return Err(no_branch(text));
             };
             if !chosen.contains(&index) {
                 chosen.push(index);

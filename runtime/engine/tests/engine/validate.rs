@@ -42,7 +42,7 @@ fn world() -> SetContext {
     plugins.save("upper", transformer().with_schema(schema));
     plugins.save("timed", transformer().needing([Grant::Clock, Grant::Log]));
     let refusal = PluginError::new("plugin_config_refused", "it refuses: `config.fields[1].path`: no path");
-    plugins.save("picky", transformer().failing_to_bind(refusal));
+    plugins.save("picky", transformer().with_schema(json!({ "type": "object" })).failing_to_bind(refusal));
     plugins.save("names", ScriptedPlugin::router(|_| Ok(Vec::new())));
     context(&adapter, &plugins)
 }
