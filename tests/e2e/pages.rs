@@ -8,7 +8,7 @@ use gristmill_core::{
     config::schema_of,
     limits::{FlowLimits, PluginLimits},
 };
-use gristmill_guests::{router, transformer};
+use gristmill_guests::{Guest, router, transformer};
 
 use crate::harness::Scratch;
 
@@ -62,25 +62,32 @@ fn validated(scratch: &Scratch) -> (bool, String) {
 #[test]
 fn the_flows_of_the_pages_are_valid() {
     let scratch = Scratch::new();
-    for name in ["json-map", "redact", "xml-json", "order-stamp"] {
-        scratch.plugin(name, &transformer());
+    // What stands under `config` is for the tests of each plugin, which run the examples of its own page.
+    let takes_anything = |guest| Guest { schema: r#"{"type":"object"}"#, ..guest };
+    for name in ["json-map", "order-stamp"] {
+        scratch.plugin(name, &takes_anything(transformer()));
     }
-    scratch.plugin("content-router", &router());
+    scratch.plugin("content-router", &takes_anything(router()));
     scratch.save("secrets/webhook", "0123456789abcdef\n");
-    let mut valid = 0;
+    let (mut valid, mut wrong) = (0, String::new());
     for name in ["flows.md", "adapters/file.md", "adapters/http.md"] {
         let page = page(name);
         for block in blocks(&page, "yaml") {
             scratch.flow("example", &completed(block));
             let (good, said) = validated(&scratch);
-            assert!(good, "docs/{name} has an example that is refused:\n{block}\n{said}");
+            if !good {
+                wrong += &format!("docs/{name} has an example that is refused:\n{block}\n{said}\n");
+            }
             valid += 1;
         }
         for block in blocks(&page, "yaml refused") {
             scratch.flow("example", &completed(block));
-            assert!(!validated(&scratch).0, "docs/{name} has an example that should be refused:\n{block}");
+            if validated(&scratch).0 {
+                wrong += &format!("docs/{name} has an example that should be refused:\n{block}\n");
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong}");
     assert!(valid > 25, "{valid} examples");
 }
 
