@@ -28,12 +28,15 @@ fn blocks<'p>(page: &'p str, mark: &str) -> Vec<&'p str> {
 
 /// A flow file of which this block is a part.
 fn completed(block: &str) -> String {
-    let has = |key: &str| block.lines().any(|line| line.strip_prefix(key).is_some_and(|r| r.starts_with(':')));
+    let has =
+        |key: &str| block.lines().any(|line| line.strip_prefix(key).is_some_and(|r| r.starts_with(':')));
     let indented = |by: &str| block.lines().map(|line| format!("{by}{line}\n")).collect::<String>();
     let first = block.lines().find(|line| !line.trim_start().starts_with('#')).unwrap_or_default();
     let block = match first {
         list if list.trim_start().starts_with("- ") => format!("steps:\n{}", indented("  ")),
-        part if part.starts_with("url:") => format!("steps:\n  - send:\n      http:\n{}", indented("        ")),
+        part if part.starts_with("url:") => {
+            format!("steps:\n  - send:\n      http:\n{}", indented("        "))
+        }
         _ => format!("{block}\n"),
     };
     let mut flow = String::new();
