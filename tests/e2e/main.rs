@@ -15,6 +15,7 @@
 //! | `bad_files` | what is no file, and a disk that is full |
 //! | `quarantine` | a plugin that fails on everything is held back and comes back |
 //! | `commands` | `validate`, `plugin inspect`, `schema`, `new`, `--help` |
+//! | `pages` | every example of the pages about flows and about operating is valid |
 //!
 //! Nothing here sleeps and hopes: `harness::eventually` and the log are what is waited for. `GRISTMILL_BLESS=1` rewrites
 //! the golden files.
@@ -36,5 +37,6 @@ mod commands;
 mod harness;
 mod kill;
 mod load;
+mod pages;
 mod quarantine;
 mod reload;

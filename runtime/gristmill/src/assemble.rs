@@ -1,6 +1,6 @@
 //! Puts the parts together: the adapters of this binary, the plugin host, the environment.
 //!
-//! To add an adapter: its dependency line in `Cargo.toml`, and its line in [`registry`].
+//! To add an adapter: its lines in the workspace's `Cargo.toml` and in that of this crate, and its line in [`registry`].
 
 use std::{path::Path, sync::Arc};
 

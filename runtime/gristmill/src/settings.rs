@@ -208,3 +208,20 @@ fn address(text: &str, at: &Node, mistakes: &mut Mistakes) -> Option<SocketAddr>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_the_defaults() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let (_, block) = page.split_once("\n```yaml\n").unwrap();
+        let (block, _) = block.split_once("\n```").unwrap();
+        let node = yaml::parse("operating.md", block).unwrap();
+        let mut mistakes = Mistakes::new();
+        assert_eq!(config::parse::<ConfigFile>(&node, &mut mistakes), Some(ConfigFile::default()));
+        assert!(mistakes.is_empty());
+    }
+}

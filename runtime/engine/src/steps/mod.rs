@@ -1,7 +1,7 @@
-//! The steps, one EIP a file. A step is a [`Verb`]: its name, the schema of its configuration, and the function that checks
-//! one; what a check gives can be built, and what is built is a `Step`.
+//! The steps, one EIP a file. A step is a [`Verb`]: its name, a sentence about it, the schema of its configuration, and the
+//! function that checks one; what a check gives can be built, and what is built is a `Step`.
 //!
-//! To add a step: a file here with a `VERB`, and its line in [`VERBS`].
+//! To add a step: a file here with a `VERB`, its `mod` line, and its line in [`VERBS`].
 
 mod branching;
 mod call;

@@ -1,7 +1,7 @@
 //! Every mistake with its place and its mend.
 //!
 //! Golden files: each `tests/golden/<name>.yaml` has its `<name>.txt`, with one line a mistake: its code, line and column, text
-//! and mend; or `ok`. `GRISTMILL_REWRITE_GOLDEN=1 cargo nextest run -p gristmill-engine golden` writes the `.txt` files anew:
+//! and mend; or `ok`. `GRISTMILL_BLESS=1 cargo nextest run -p gristmill-engine golden` writes the `.txt` files anew:
 //! read the difference before it is committed. Files that begin with `shape-` are wrong in shape: an editor that has the
 //! JSON Schema says so, too.
 
@@ -76,7 +76,7 @@ async fn mistakes_of(path: &str, text: &str) -> Vec<Mistake> {
 
 #[tokio::test]
 async fn golden_files_say_what_they_said() {
-    let rewrite = std::env::var_os("GRISTMILL_REWRITE_GOLDEN").is_some();
+    let bless = std::env::var_os("GRISTMILL_BLESS").is_some();
     let mut different = Vec::new();
     for (path, text) in golden() {
         let found = mistakes_of(stem(&path), &text).await;
@@ -85,7 +85,7 @@ async fn golden_files_say_what_they_said() {
             said = "ok\n".into();
         }
         let beside = path.with_extension("txt");
-        if rewrite {
+        if bless {
             fs::write(&beside, &said).unwrap();
         } else if fs::read_to_string(&beside).unwrap_or_default() != said {
             different.push(format!("{} says now:\n{said}", beside.display()));
@@ -96,7 +96,11 @@ async fn golden_files_say_what_they_said() {
             assert!(text.get(start..end).is_some(), "{}: no such place: {mistake}", path.display());
         }
     }
-    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert!(
+        different.is_empty(),
+        "if this is right, run the test with GRISTMILL_BLESS=1\n{}",
+        different.join("\n")
+    );
 }
 
 #[test]

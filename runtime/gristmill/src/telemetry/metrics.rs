@@ -472,6 +472,43 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_every_metric() {
+        let (metrics, flow, message) = (
+            Metrics::new(),
+            Arc::<str>::from("f"),
+            Message::new("m", gristmill_core::Timestamp::from_millis(0), ""),
+        );
+        let failure = Failure::new(ErrorClass::Timeout, "no answer");
+        let step = StepInfo { path: "steps[0]".into(), verb: "send", plugin: None };
+        let version = metrics.version(&flow, &"v".into(), &[step]);
+        version.step(0, &message, Duration::ZERO, Some(&failure));
+        metrics.endpoint(&flow).refused("in_flight");
+        let plugin = metrics.plugin(&flow, "steps[0]", "p");
+        plugin.call(Duration::ZERO, Some(&failure));
+        plugin.guest_gauge("g", 1.0);
+        (0..=MAX_GUEST_SERIES).for_each(|n| plugin.guest_counter(&format!("n{n}"), 1));
+        metrics.reload("f", ReloadResult::Applied);
+        metrics.config_reload(true);
+        metrics.note_flow("f", true, 0);
+
+        let text = metrics.encode().unwrap();
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut seen = 0;
+        for (name, kind) in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' ')) {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let row = format!("\n| `{name}{suffix}` | {kind} | ");
+            assert!(page.contains(&row), "docs/operating.md has no line for {name}{suffix}, a {kind}");
+            seen += 1;
+        }
+        assert_eq!(
+            seen,
+            page.matches("\n| `gristmill_").count(),
+            "docs/operating.md names what is not there"
+        );
+    }
+
+    #[test]
     fn a_plugin_that_counts_under_many_names_is_cut_off() {
         let metrics = Metrics::new();
         let plugin = metrics.plugin(&"f".into(), "steps[0]", "p");
