@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use gristmill_core::config::Secret;
+use gristmill_tls::ClientTlsConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -176,22 +177,7 @@ pub(crate) struct SinkConfig {
     pub(crate) http2: bool,
     /// How servers are known, and how this side makes itself known to them, when the system's certificates will not do.
     #[serde(default)]
-    pub(crate) tls: Option<TlsConfig>,
-}
-
-/// Files in PEM for HTTPS. They are read when the flow is loaded.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TlsConfig {
-    /// The certificates of the authorities that are trusted, instead of the system's.
-    #[serde(default)]
-    pub(crate) ca_file: Option<String>,
-    /// The certificate by which this side makes itself known, its own first.
-    #[serde(default)]
-    pub(crate) certificate_file: Option<String>,
-    /// The private key of that certificate.
-    #[serde(default)]
-    pub(crate) key_file: Option<String>,
+    pub(crate) tls: Option<ClientTlsConfig>,
 }
 
 /// One status or a range of them.

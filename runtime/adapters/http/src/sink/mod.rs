@@ -4,7 +4,6 @@ mod client;
 mod retry_after;
 mod spec;
 mod status;
-mod tls;
 mod url;
 
 use std::{
@@ -22,6 +21,7 @@ use gristmill_core::{
     message::CONTENT_TYPE,
     sink::{Answer, Outgoing, Sink, SinkContext, SinkSpec},
 };
+use gristmill_tls::TlsError;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
@@ -98,7 +98,9 @@ impl SinkSpec for HttpSinkSpec {
             clients.get(ClientKind { tls, http2: checked.http2 })
         };
         let opened = tokio::task::spawn_blocking(open).await;
-        let client = opened.map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))??;
+        let client = opened
+            .map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))?
+            .map_err(|error: TlsError| Failure::new(ErrorClass::SinkUnavailable, error.text()))?;
         Ok(Arc::new(HttpSink { checked: Arc::clone(&self.checked), client, body_bytes: context.body_bytes }))
     }
 }
