@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::{ClientTlsConfig, TlsError, file::TlsFile, no_versions, pem, provider};
 
 /// Where the files are. The default is without any: the system's authorities, and no certificate of one's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct ClientTls {
     ca: Option<TlsFile>,
     /// Certificate and key.

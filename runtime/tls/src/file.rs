@@ -15,7 +15,7 @@ use crate::TlsError;
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Where a file is, and under which key that was written.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct TlsFile {
     key: &'static str,
     path: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct TlsFile {
 impl TlsFile {
     /// The file that `key` of `tls` names.
     pub(crate) fn new(key: &'static str, text: &str, tls: &Node, base_dir: &Path) -> Self {
-        let hidden = tls.get(key).is_some_and(|node| node.substituted);
+        let hidden = tls.get(key).is_some_and(Node::is_substituted);
         Self { key, path: base_dir.join(text), hidden }
     }
 

@@ -10,8 +10,8 @@ use rustls::{ServerConfig, server::WebPkiClientVerifier};
 
 use crate::{ServerTlsConfig, TlsError, file::TlsFile, no_versions, pem, provider};
 
-/// Where the files are. Two that are equal are the same settings, whatever is in the files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where the files are.
+#[derive(Debug, Clone)]
 pub struct ServerTls {
     certificate: TlsFile,
     key: TlsFile,
@@ -38,7 +38,8 @@ impl ServerTls {
         }
     }
 
-    /// The files that [`Self::read`] reads.
+    /// The files that [`Self::read`] reads, by which two settings can be compared: certificate, key, and if there is one the
+    /// file of the clients' authorities.
     pub fn paths(&self) -> Vec<PathBuf> {
         let files = [&self.certificate, &self.key].into_iter().chain(&self.client_ca);
         files.map(|file| file.path().to_owned()).collect()

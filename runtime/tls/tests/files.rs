@@ -10,7 +10,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use gristmill_core::config::{Mistakes, Node, Span, parse};
+use gristmill_core::config::{Mistakes, Node, Span, SubstitutedPart, Substitution, Value, parse};
 use gristmill_tls::{ClientTls, ClientTlsConfig, MAX_FILE_BYTES, ServerTls, ServerTlsConfig, TlsError};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
@@ -189,8 +189,9 @@ fn half_an_identity_is_a_mistake() {
 fn a_path_that_was_substituted_is_not_shown() {
     let mut node =
         Node::from_json(&json!({"certificate_file": "hidden", "key_file": "shown"}), &Span::nowhere("tls"));
-    let gristmill_core::config::Value::Map(entries) = &mut node.value else { panic!("a map") };
-    entries[0].value.substituted = true;
+    let Value::Map(entries) = &mut node.value else { panic!("a map") };
+    let part = SubstitutedPart::Value { written: "${env:X}".into(), value: "hidden".into() };
+    entries[0].value.substitution = Some(Arc::new(Substitution { parts: vec![part] }));
     let config: ServerTlsConfig = parse(&node, &mut Mistakes::new()).unwrap();
     let checked = ServerTls::new(&config, &node, "".as_ref());
     let Err(error) = checked.read() else { panic!("read") };

@@ -8,6 +8,7 @@ mod url;
 
 use std::{
     error::Error,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -102,6 +103,10 @@ impl SinkSpec for HttpSinkSpec {
             .map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))?
             .map_err(|error: TlsError| Failure::new(ErrorClass::SinkUnavailable, error.text()))?;
         Ok(Arc::new(HttpSink { checked: Arc::clone(&self.checked), client, body_bytes: context.body_bytes }))
+    }
+
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        self.checked.tls.paths()
     }
 }
 
