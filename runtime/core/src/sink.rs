@@ -1,6 +1,6 @@
 //! Where messages go out.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,6 +50,12 @@ pub trait SinkSpec: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What is in the way.
     async fn open(&self, context: SinkContext) -> Result<Arc<dyn Sink>, Failure>;
+
+    /// The files outside of the flow file that [`open`](Self::open) reads as configuration: certificates, keys. Their content
+    /// is part of the flow's version, so that a reload takes a new one.
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// An open sink, shared by all deliveries of a version.

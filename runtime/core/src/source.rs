@@ -53,6 +53,12 @@ pub trait SourceSpec: Any + Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// The files outside of the flow file that [`prepare`](Self::prepare) reads as configuration: certificates, keys. Their
+    /// content is part of the flow's version, so that a reload takes a new one.
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// The order of its messages.
     fn order(&self) -> Order;
 

@@ -17,7 +17,7 @@ use gristmill_core::{
     Clock,
     config::Mistake,
     observe::{Observer, ReloadResult},
-    source::{Claim, EndpointContext, PreparedSource},
+    source::{Claim, EndpointContext, PreparedSource, SourceSpec},
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -92,7 +92,7 @@ struct Running {
     version: Arc<Version>,
     identity: Arc<str>,
     fingerprint: Arc<str>,
-    claims: Vec<Claim>,
+    holdings: Arc<Holdings>,
 }
 
 /// What became of one file.
@@ -154,7 +154,13 @@ struct Ready {
     file: PathBuf,
     identity: Arc<str>,
     fingerprint: Arc<str>,
+    holdings: Arc<Holdings>,
+}
+
+/// What a source has while it runs.
+struct Holdings {
     claims: Vec<Claim>,
+    source: Arc<dyn SourceSpec>,
 }
 
 enum ReadySource {
@@ -237,7 +243,9 @@ impl Runtime {
         let leaves = |id: &Arc<str>| gone.contains_key(id) || renamed.contains_key(id);
         while let Some((at, holder)) = self.hopeless(&contested, leaves) {
             let Ready { version, file, .. } = contested.swap_remove(at);
-            let problem = format!("its source is held by the flow `{holder}`, which runs on as it was");
+            let problem = format!(
+                "its source is held by the flow `{holder}`, or in conflict with it, and that one runs on as it was"
+            );
             applied.push(self.refused(file, Some(Arc::clone(&version.facts.id)), Vec::new(), Some(problem)));
         }
         for ready in contested {
@@ -282,11 +290,10 @@ impl Runtime {
         owned.pop()
     }
 
-    /// The flows that run and have what only one can have and this one wants.
+    /// The flows that run and have what only one can have and this one wants, or are in conflict with it.
     fn holders(&self, ready: &Ready) -> Vec<Arc<str>> {
-        let holds = |slot: &Slot| {
-            slot.running.as_ref().is_some_and(|it| it.claims.iter().any(|claim| ready.claims.contains(claim)))
-        };
+        let holds =
+            |slot: &Slot| slot.running.as_ref().is_some_and(|it| it.holdings.exclude(&ready.holdings));
         let slots = self.slots();
         let others = slots.iter().filter(|(id, slot)| **id != ready.version.facts.id && holds(slot));
         others.map(|(id, _)| Arc::clone(id)).collect()
@@ -417,7 +424,7 @@ impl Runtime {
     async fn prepare(&self, flow: CheckedFlow, running: Option<Running>) -> Result<Ready, String> {
         let identity: Arc<str> = flow.source.identity().into();
         let fingerprint: Arc<str> = flow.source_fingerprint.as_str().into();
-        let claims = flow.source.claims();
+        let holdings = Arc::new(Holdings::of(Arc::clone(&flow.source)));
         let (file, source) = (flow.file.clone(), Arc::clone(&flow.source));
         let context = EndpointContext {
             flow: Arc::clone(&flow.id),
@@ -439,12 +446,12 @@ impl Runtime {
                 }
             }
         };
-        Ok(Ready { version, source, file, identity, fingerprint, claims })
+        Ok(Ready { version, source, file, identity, fingerprint, holdings })
     }
 
     /// The swap. What can still fail here leaves what ran as it was.
     async fn swap_in(&self, ready: Ready) -> Applied {
-        let Ready { version, source, file, identity, fingerprint, claims } = ready;
+        let Ready { version, source, file, identity, fingerprint, holdings } = ready;
         let id = Arc::clone(&version.facts.id);
         let before = self.slots().get(&id).and_then(|slot| slot.running.clone());
         let swapped = match source {
@@ -481,7 +488,7 @@ impl Runtime {
         let number = Arc::clone(&version.facts.version);
         let slot = Slot {
             file: file.clone(),
-            running: Some(Running { endpoint, version, identity, fingerprint, claims }),
+            running: Some(Running { endpoint, version, identity, fingerprint, holdings }),
             down: None,
             refused: Vec::new(),
             refused_because: None,
@@ -604,6 +611,20 @@ async fn finish(rest: impl Future) {
             "what was left to do after the last settlement took longer than {} ms, and is given up",
             FINISH_LIMIT.as_millis()
         );
+    }
+}
+
+// === impl Holdings ===
+
+impl Holdings {
+    fn of(source: Arc<dyn SourceSpec>) -> Self {
+        Self { claims: source.claims(), source }
+    }
+
+    /// Whether the two cannot be held by two flows at once.
+    fn exclude(&self, other: &Self) -> bool {
+        self.claims.iter().any(|claim| other.claims.contains(claim))
+            || self.source.conflict(&*other.source).is_some()
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use gristmill_core::config::Secret;
+use gristmill_tls::{ClientTlsConfig, ServerTlsConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -43,6 +44,9 @@ pub(crate) struct SourceConfig {
     /// dead letters and the sinks that forward them, where a sender's credentials have no place.
     #[serde(default)]
     pub(crate) keep_credentials: bool,
+    /// Serves HTTPS, and nothing else, on this address. All flows on one address say the same here.
+    #[serde(default)]
+    pub(crate) tls: Option<ServerTlsConfig>,
     /// The limits of the listener. Of several flows that share it, the largest value counts.
     #[serde(default)]
     pub(crate) listener: ListenerLimits,
@@ -116,7 +120,8 @@ pub(crate) struct ListenerLimits {
     /// The most connections at once; further ones wait to be accepted.
     #[schemars(range(min = 1, max = 65_536))]
     pub(crate) max_connections: usize,
-    /// How long a connection may take to send the head of a request, in milliseconds; then it is closed.
+    /// How long a connection may take to send the head of a request, in milliseconds, and before that for its TLS handshake;
+    /// then it is closed.
     #[schemars(range(min = 1, max = MAX_TIMEOUT_MS))]
     pub(crate) header_read_timeout_ms: u64,
     /// How long a connection may rest between requests, in milliseconds; then it is closed.
@@ -176,22 +181,7 @@ pub(crate) struct SinkConfig {
     pub(crate) http2: bool,
     /// How servers are known, and how this side makes itself known to them, when the system's certificates will not do.
     #[serde(default)]
-    pub(crate) tls: Option<TlsConfig>,
-}
-
-/// Files in PEM for HTTPS. They are read when the flow is loaded.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TlsConfig {
-    /// The certificates of the authorities that are trusted, instead of the system's.
-    #[serde(default)]
-    pub(crate) ca_file: Option<String>,
-    /// The certificate by which this side makes itself known, its own first.
-    #[serde(default)]
-    pub(crate) certificate_file: Option<String>,
-    /// The private key of that certificate.
-    #[serde(default)]
-    pub(crate) key_file: Option<String>,
+    pub(crate) tls: Option<ClientTlsConfig>,
 }
 
 /// One status or a range of them.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering as Atomic},
@@ -95,6 +96,12 @@ struct SourceConfig {
     /// Something that can be changed without changing what source it is.
     #[serde(default)]
     setting: Option<String>,
+    /// On which terms it shares a stage with the other sources that have such.
+    #[serde(default)]
+    terms: Option<String>,
+    /// A file of configuration.
+    #[serde(default)]
+    file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -105,11 +112,16 @@ struct SinkConfig {
     /// A text that is rendered for each message.
     #[serde(default)]
     text: Option<String>,
+    /// A file of configuration.
+    #[serde(default)]
+    file: Option<PathBuf>,
 }
 
 struct Spec {
     name: String,
     setting: Option<String>,
+    terms: Option<String>,
+    file: Option<PathBuf>,
     source: Arc<ScriptedSource>,
 }
 
@@ -125,6 +137,7 @@ struct Running {
 struct CheckedScript {
     sink: Arc<ScriptedSink>,
     slot: Slot,
+    file: Option<PathBuf>,
 }
 
 struct OpenScript {
@@ -171,13 +184,14 @@ impl Adapter for ScriptedAdapter {
     fn check_source(&self, node: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>> {
         let config: SourceConfig = config::parse(node, checker.mistakes)?;
         let source = self.source(&config.name);
-        Some(Arc::new(Spec { name: config.name, setting: config.setting, source }))
+        let SourceConfig { name, setting, terms, file } = config;
+        Some(Arc::new(Spec { name, setting, terms, file, source }))
     }
 
     fn check_sink(&self, node: &Node, _: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {
         let config: SinkConfig = config::parse(node, checker.mistakes)?;
         let slot = checker.template(node.at(["text"]), config.text.as_deref().unwrap_or_default());
-        let spec = Arc::new(CheckedScript { sink: self.sink(&config.name), slot });
+        let spec = Arc::new(CheckedScript { sink: self.sink(&config.name), slot, file: config.file });
         Some(CheckedSink { spec, answers: true, templates: checker.take_templates() })
     }
 }
@@ -320,12 +334,21 @@ impl SourceSpec for Spec {
         vec![Claim::new(self.identity())]
     }
 
-    /// `name*` includes every name that begins so.
+    /// `name*` includes every name that begins so; and all have to agree on the terms.
     fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
         let other = (other as &dyn std::any::Any).downcast_ref::<Self>()?;
+        if let (Some(one), Some(another)) = (&self.terms, &other.terms)
+            && one != another
+        {
+            return Some(format!("the stage is wanted `{one}` here and `{another}` there"));
+        }
         let includes = |one: &str, all: &str| all.strip_suffix('*').is_some_and(|all| one.starts_with(all));
         let both = includes(&self.name, &other.name) || includes(&other.name, &self.name);
         both.then(|| format!("`{}` and `{}` overlap", self.name, other.name))
+    }
+
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        self.file.iter().cloned().collect()
     }
 
     fn order(&self) -> Order {
@@ -531,6 +554,10 @@ impl std::fmt::Debug for CheckedScript {
 impl SinkSpec for CheckedScript {
     async fn open(&self, _: SinkContext) -> Result<Arc<dyn Sink>, Failure> {
         Ok(Arc::new(OpenScript { sink: Arc::clone(&self.sink), slot: self.slot }))
+    }
+
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        self.file.iter().cloned().collect()
     }
 }
 

@@ -14,10 +14,9 @@ use gristmill_core::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::{
-    CheckedFlow, Ordering, Parallel, PluginTable, Registry, Rehearsal,
+    CheckedFlow, Ordering, Parallel, PluginTable, Registry, Rehearsal, fingerprint,
     policy::{self, ErrorRule},
     steps::{StepChecker, adapter_of},
 };
@@ -187,6 +186,7 @@ fn walk(
     };
     let infos = std::mem::take(&mut checker.infos);
     rehearsals.append(&mut checker.rehearsals);
+    let sink_files = std::mem::take(&mut checker.files);
 
     let (source_adapter, source) = source?;
     let (rules, order, discard_rejected) = (rules?, order?, discard?);
@@ -198,12 +198,15 @@ fn walk(
     }
     rejections_are_kept(node, source_adapter, &*source, &rules, discard_rejected, mistakes);
     let limits = limits?;
+    let source_files: BTreeSet<PathBuf> = source.configuration_files().into_iter().collect();
+    let source_fingerprint = fingerprint::source(node, &limits, &source_files);
+    let files = source_files.into_iter().chain(sink_files).collect();
     Some(CheckedFlow {
         id: id?,
-        version: version(node, context).into(),
+        version: fingerprint::version(node, &files, context).into(),
         description,
         file,
-        source_fingerprint: fingerprint(node, &limits),
+        source_fingerprint,
         source,
         source_adapter,
         limits,
@@ -309,31 +312,4 @@ fn rejections_are_kept(
         };
         mistakes.push(Mistake::new("rejected_is_lost", &node.at(["source"]).span, text).mend(mend));
     }
-}
-
-/// Of everything the flow is made of.
-fn version(node: &Node, context: CheckContext<'_>) -> String {
-    let mut hash = Sha256::new();
-    hash.update(node.to_json().to_string());
-    for name in plugins_named(node) {
-        if let Some(Ok(loaded)) = context.plugins.get(&name) {
-            hash.update([0]);
-            hash.update(name.as_bytes());
-            hash.update([0]);
-            hash.update(loaded.digest());
-        }
-    }
-    hexadecimal(&hash.finalize(), 6)
-}
-
-/// Of what an endpoint is made of.
-fn fingerprint(node: &Node, limits: &FlowLimits) -> String {
-    let mut hash = Sha256::new();
-    hash.update(node.at(["source"]).to_json().to_string());
-    hash.update(format!("{limits:?}"));
-    hexadecimal(&hash.finalize(), 16)
-}
-
-fn hexadecimal(bytes: &[u8], take: usize) -> String {
-    bytes.iter().take(take).map(|b| format!("{b:02x}")).collect()
 }

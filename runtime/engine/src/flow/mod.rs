@@ -2,6 +2,7 @@
 //! checked flow can be made to run.
 
 mod check;
+mod fingerprint;
 mod policy;
 mod registry;
 mod rehearsal;
@@ -34,8 +35,8 @@ use crate::{expression::Expression, steps::Checked};
 pub struct CheckedFlow {
     /// Its id.
     pub id: Arc<str>,
-    /// A hash of all it is made of: what was written, what was substituted, and the content of its plugins. Twelve
-    /// hexadecimal digits.
+    /// A hash of all it is made of: what was written, what was substituted, and the content of its plugins and of
+    /// the files that its configuration names. Twelve hexadecimal digits.
     pub version: Arc<str>,
     /// What it says of itself.
     pub description: Option<String>,
@@ -45,7 +46,7 @@ pub struct CheckedFlow {
     pub source: Arc<dyn SourceSpec>,
     /// The name of the source's adapter.
     pub source_adapter: &'static str,
-    /// Hash of the source's configuration and the limits that its endpoint keeps: an endpoint whose fingerprint is the
+    /// Hash of the source's configuration, its files and the limits that its endpoint keeps: an endpoint whose fingerprint is the
     /// same is not touched by a reload.
     pub source_fingerprint: String,
     /// Its limits.

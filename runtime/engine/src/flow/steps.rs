@@ -1,6 +1,10 @@
 //! Checks lists of steps, and gives the checks of single steps what they need: expressions, sinks, plugins, branches.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use gristmill_core::{
     Failure,
@@ -34,6 +38,8 @@ pub(crate) struct StepChecker<'a> {
     pub(crate) infos: Vec<StepInfo>,
     /// What plugins are still to be asked.
     pub(crate) rehearsals: Vec<Rehearsal>,
+    /// The configuration files of all sinks.
+    pub(crate) files: BTreeSet<PathBuf>,
     /// The place of the step that is being checked.
     pub(crate) path: String,
     depth: usize,
@@ -68,6 +74,7 @@ impl<'a> StepChecker<'a> {
             plugins,
             infos: Vec::new(),
             rehearsals: Vec::new(),
+            files: BTreeSet::new(),
             path: String::new(),
             depth: 0,
             too_many: false,
@@ -248,6 +255,7 @@ impl<'a> StepChecker<'a> {
             self.mistake("no_answer", node, text, "use `send:`, which waits for the confirmation only");
             return None;
         }
+        self.files.extend(sink.spec.configuration_files());
         let mut texts = Some(Vec::with_capacity(sink.templates.len()));
         for template in &sink.templates {
             match (self.sink_text(template), &mut texts) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use gristmill_core::{
-    ErrorClass, Failure, Message,
+    Failure, Message,
     config::{self, Node},
     limits::PluginLimits,
     plugin::{Grants, Plugin, World},

@@ -392,6 +392,61 @@ async fn two_flows_cannot_have_one_source() {
     delivered(&mill.outcome("x").await);
 }
 
+/// A flow whose source shares a stage on these terms.
+fn sharing(id: &str, terms: &str) -> String {
+    format!("flow: {id}\nsource: {{ scripted: {{ name: {id}, terms: {terms} }} }}\nsteps: []\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn flows_share_on_the_same_terms_or_not_at_all() {
+    let mill = Mill::new();
+    let applied = mill.load(&[("a.yaml", &sharing("a", "dark")), ("b.yaml", &sharing("b", "bright"))]).await;
+    assert_eq!(
+        refused(&applied),
+        "conflicting_source b.yaml:2:9: the stage is wanted `bright` here and `dark` there; the other is the flow `a` in a.yaml (change the source of one of the two)"
+    );
+    mill.load(&[("a.yaml", &sharing("a", "dark")), ("b.yaml", &sharing("b", "dark"))]).await;
+    assert_eq!((mill.state("a"), mill.state("b")), (FlowState::Running, FlowState::Running));
+
+    // What runs keeps its terms even when its file is broken.
+    let applied = mill.load(&[("a.yaml", &sharing("a", "bright")), ("b.yaml", "flow: b\n")]).await;
+    let problem = applied.iter().find_map(|one| one.problem.clone()).unwrap();
+    assert!(problem.contains("by the flow `b`, or in conflict with it"), "{problem}");
+    delivered(&mill.adapter.source("a").offer_once("x").outcome().await);
+
+    // All together can go over to other terms.
+    let applied =
+        mill.load(&[("a.yaml", &sharing("a", "bright")), ("b.yaml", &sharing("b", "bright"))]).await;
+    assert!(applied.iter().all(|one| one.result == ReloadResult::Applied), "{applied:?}");
+    assert_eq!(mill.adapter.source("b").events(), ["prepare", "start", "prepare", "take_over"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_content_of_a_configuration_file_is_part_of_the_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+    let text = format!(
+        "flow: f\nsource: {{ scripted: {{ name: in, file: '{}' }} }}\n\
+         steps: [{{ send: {{ scripted: {{ name: out, file: '{}' }} }} }}]\n",
+        path("source.pem").display(),
+        path("sink.pem").display(),
+    );
+    let mill = Mill::new();
+    let load = async || mill.load(&[("f.yaml", &text)]).await[0].result;
+    write("source.pem", "1");
+    assert_eq!(load().await, ReloadResult::Applied);
+    assert_eq!(load().await, ReloadResult::Unchanged);
+    write("source.pem", "2");
+    assert_eq!(load().await, ReloadResult::Applied);
+    assert_eq!(mill.source().events(), ["prepare", "start", "prepare", "take_over"]);
+    // That of a sink leaves the endpoint alone; also one that comes into being.
+    write("sink.pem", "1");
+    assert_eq!(load().await, ReloadResult::Applied);
+    assert_eq!(load().await, ReloadResult::Unchanged);
+    assert_eq!(mill.source().events().len(), 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_flows_can_change_places_in_one_go() {
     let mill = Mill::new();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use gristmill_core::Failure;
+use gristmill_tls::{ClientFiles, TlsError};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -16,8 +16,6 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-
-use super::tls::TlsFiles;
 
 /// How long connecting may take. What has not been connected has not been sent, so trying again is safe; the timeout of the
 /// sink, which is for all of an attempt, leaves that open.
@@ -45,7 +43,7 @@ pub(crate) struct Clients {
 /// What a pool speaks. `tls` is `None` for sinks that never need it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ClientKind {
-    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) tls: Option<ClientFiles>,
     pub(crate) http2: bool,
 }
 
@@ -62,7 +60,7 @@ impl Clients {
     ///
     /// # Errors
     /// When the certificates are not there or not good.
-    pub(crate) fn get(&self, kind: ClientKind) -> Result<Arc<Client>, Failure> {
+    pub(crate) fn get(&self, kind: ClientKind) -> Result<Arc<Client>, TlsError> {
         if let Some(client) = self.pools().get(&kind).and_then(Weak::upgrade) {
             return Ok(client);
         }
@@ -85,7 +83,7 @@ impl Clients {
 // === impl Client ===
 
 impl Client {
-    fn new(kind: &ClientKind) -> Result<Self, Failure> {
+    fn new(kind: &ClientKind) -> Result<Self, TlsError> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);

@@ -4,11 +4,11 @@ mod client;
 mod retry_after;
 mod spec;
 mod status;
-mod tls;
 mod url;
 
 use std::{
     error::Error,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -22,6 +22,7 @@ use gristmill_core::{
     message::CONTENT_TYPE,
     sink::{Answer, Outgoing, Sink, SinkContext, SinkSpec},
 };
+use gristmill_tls::TlsError;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
@@ -98,8 +99,14 @@ impl SinkSpec for HttpSinkSpec {
             clients.get(ClientKind { tls, http2: checked.http2 })
         };
         let opened = tokio::task::spawn_blocking(open).await;
-        let client = opened.map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))??;
+        let client = opened
+            .map_err(|error| Failure::new(ErrorClass::Internal, error.to_string()))?
+            .map_err(|error: TlsError| Failure::new(ErrorClass::SinkUnavailable, error.text()))?;
         Ok(Arc::new(HttpSink { checked: Arc::clone(&self.checked), client, body_bytes: context.body_bytes }))
+    }
+
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        self.checked.tls.paths()
     }
 }
 

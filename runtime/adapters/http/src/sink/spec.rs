@@ -7,9 +7,10 @@ use gristmill_core::{
     config::{Node, parse},
     sink::{Outgoing, Slot},
 };
+use gristmill_tls::ClientTls;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{status::StatusSet, tls::TlsPaths, url::UrlTemplate};
+use super::{status::StatusSet, url::UrlTemplate};
 use crate::{
     config::{Method, SinkConfig},
     fields,
@@ -27,7 +28,7 @@ pub(crate) struct Checked {
     pub(crate) success: StatusSet,
     pub(crate) retryable: StatusSet,
     pub(crate) http2: bool,
-    pub(crate) tls: TlsPaths,
+    pub(crate) tls: ClientTls,
 }
 
 /// The value of a header.
@@ -49,7 +50,10 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Checked> {
     let answer_headers = check_names(&config.answer_headers, "answer_headers", node, checker);
     let success = StatusSet::check(&config.success, "success", node, checker);
     let retryable = StatusSet::check(&config.retryable, "retryable", node, checker);
-    let tls = config.tls.as_ref().map(|tls| TlsPaths::check(tls, node, checker)).unwrap_or_default();
+    let tls = match &config.tls {
+        Some(tls) => ClientTls::check(tls, node.at(["tls"]), checker.base_dir, checker.mistakes),
+        None => Some(ClientTls::default()),
+    };
     if config.tls.is_some() && url.as_ref().is_some_and(|url| !url.may_be_https()) {
         checker.mistake(
             "unused_tls",
@@ -79,7 +83,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Checked> {
         success: success?,
         retryable: retryable?,
         http2: config.http2,
-        tls,
+        tls: tls?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 (by prior knowledge), watched so that one that rests too long, or trickles the head
+//! One connection: HTTP/1.1 or HTTP/2, over TLS if its listener has it, watched so that one that rests too long, or trickles the head
 //! of a request, is closed.
 
 use std::{
@@ -21,17 +21,19 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     budget::Account,
     listener::{ConnectionGuard, Shared},
     request,
     table::Table,
+    tls::{self, NoHandshake},
 };
 
 /// How many requests of one HTTP/2 connection are served at once.
@@ -71,9 +73,12 @@ enum Verdict {
     Trickles,
 }
 
-/// The socket, noting what happens on it.
+/// What HTTP is spoken over.
+type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What HTTP is spoken over, noting what happens on it.
 struct Watched {
-    stream: TcpStream,
+    stream: Transport,
     activity: Arc<Activity>,
     lingering: Option<Pin<Box<Sleep>>>,
 }
@@ -92,11 +97,16 @@ pub(super) async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
     }
+    let secured = tokio::select! {
+        secured = secure(stream, peer, &shared) => secured,
+        () = stop.cancelled() => return,
+    };
+    let Some(stream) = secured else { return };
     let table = shared.table.load_full();
     let header_read_timeout = Duration::from_millis(table.limits.header_read_timeout_ms);
     let keep_alive = Duration::from_millis(table.limits.keep_alive_ms);
     let activity = Arc::new(Activity::new());
-    let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity), lingering: None });
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
     let account = Account::new(Arc::clone(&shared.held));
     let service = service_fn(|request: Request<Incoming>| {
         let active = activity.begin(request.version());
@@ -133,6 +143,22 @@ pub(super) async fn serve(
                 }
                 Verdict::Rests | Verdict::Trickles => return,
             },
+        }
+    }
+}
+
+/// The handshake, if the listener has TLS. `None` when the connection is over.
+async fn secure(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Transport> {
+    let Some(config) = shared.tls.load_full() else { return Some(Either::Left(stream)) };
+    let limit = Duration::from_millis(shared.table.load().limits.header_read_timeout_ms);
+    match tls::accept(config, stream, peer, limit).await {
+        Ok(stream) => Some(Either::Right(Box::new(stream))),
+        Err(NoHandshake::Slow) => None,
+        Err(NoHandshake::Failed(stream)) => {
+            let mut stream = Watched::new(Either::Left(stream), Arc::new(Activity::new()));
+            // The other side may be gone, and then there is nothing to close.
+            let _ = stream.shutdown().await;
+            None
         }
     }
 }
@@ -227,6 +253,12 @@ impl Drop for Active {
 }
 
 // === impl Watched ===
+
+impl Watched {
+    fn new(stream: Transport, activity: Arc<Activity>) -> Self {
+        Self { stream, activity, lingering: None }
+    }
+}
 
 impl AsyncRead for Watched {
     fn poll_read(

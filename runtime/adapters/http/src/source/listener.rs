@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use gristmill_core::source::SourceError;
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Notify,
@@ -59,6 +60,9 @@ pub(crate) struct Listener {
 /// What a listener shares with its connections.
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
+    /// What connections are accepted with from now on: that of the route that was put in last. All routes want the same
+    /// files (see `conflict`), and the last to come has read them last.
+    pub(crate) tls: ArcSwapOption<ServerConfig>,
     address: SocketAddr,
     registrations: Mutex<Vec<(u64, Registration)>>,
     next_id: AtomicU64,
@@ -163,6 +167,7 @@ impl Listener {
     ) -> Arc<Self> {
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
+            tls: ArcSwapOption::empty(),
             address: socket.local_addr().unwrap_or(configured),
             registrations: Mutex::default(),
             next_id: AtomicU64::new(0),
@@ -176,12 +181,18 @@ impl Listener {
         Arc::new(Self { shared, opened, stop })
     }
 
-    /// Puts a route into the table: from now on requests reach its endpoint.
-    pub(crate) fn insert(self: &Arc<Self>, registration: Registration) -> RouteGuard {
+    /// Puts a route into the table: from now on requests reach its endpoint, and connections are accepted with this TLS.
+    pub(crate) fn insert(
+        self: &Arc<Self>,
+        registration: Registration,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> RouteGuard {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let scheme = if tls.is_some() { "HTTPS" } else { "HTTP" };
+        self.shared.tls.store(tls);
         self.shared.change(|registrations| registrations.push((id, registration)));
         if !self.opened.is_cancelled() {
-            tracing::info!(address = %self.shared.address, "listening for HTTP");
+            tracing::info!(address = %self.shared.address, "listening for {scheme}");
             self.opened.cancel();
         }
         RouteGuard { listener: Arc::clone(self), id }
@@ -197,8 +208,9 @@ impl Drop for Listener {
 // === impl RouteGuard ===
 
 impl RouteGuard {
-    /// Puts another route in the place of this one, in one step.
-    pub(crate) fn replace(&self, registration: Registration) {
+    /// Puts another route in the place of this one, in one step. Connections that there are stay as they are.
+    pub(crate) fn replace(&self, registration: Registration, tls: Option<Arc<ServerConfig>>) {
+        self.listener.shared.tls.store(tls);
         self.listener.shared.change(|registrations| {
             if let Some((_, old)) = registrations.iter_mut().find(|(id, _)| *id == self.id) {
                 *old = registration;

@@ -14,8 +14,9 @@ mod request;
 mod signature;
 mod spec;
 mod table;
+mod tls;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gristmill_core::{
@@ -24,6 +25,8 @@ use gristmill_core::{
     config::Node,
     source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
 };
+use gristmill_tls::ServerTls;
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use self::{
@@ -45,6 +48,8 @@ pub(crate) struct HttpSourceSpec {
 struct PreparedHttpSource {
     listener: Arc<Listener>,
     settings: Settings,
+    /// Of the listener, from the moment on at which the route is in place.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// A running source.
@@ -77,6 +82,21 @@ impl SourceSpec for HttpSourceSpec {
         self.checked.route.claims().map(Claim::new).collect()
     }
 
+    /// Nobody knows for which flow a connection is when it begins, so all flows of a listener have one TLS.
+    fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
+        let other: &dyn Any = other;
+        let other = &other.downcast_ref::<Self>()?.checked;
+        let listen = self.checked.route.listen;
+        let files = |tls: &Option<ServerTls>| tls.as_ref().map(ServerTls::paths);
+        let is_conflict = listen == other.route.listen && files(&self.checked.tls) != files(&other.tls);
+        is_conflict
+            .then(|| format!("flows that listen on {listen} have the same `tls`, and this one has another"))
+    }
+
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        self.checked.tls.as_ref().map(ServerTls::paths).unwrap_or_default()
+    }
+
     fn order(&self) -> Order {
         Order::None
     }
@@ -90,9 +110,13 @@ impl SourceSpec for HttpSourceSpec {
     }
 
     async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
-        let listener = self.listeners.attach(self.checked.route.listen).await?;
-        let CheckedSource { route, read_timeout_ms, answer_timeout_ms, keep_credentials, signature } =
+        let CheckedSource { route, read_timeout_ms, answer_timeout_ms, keep_credentials, signature, tls } =
             self.checked.clone();
+        let tls = match tls {
+            Some(tls) => Some(tls::load(tls).await?),
+            None => None,
+        };
+        let listener = self.listeners.attach(route.listen).await?;
         let settings = Settings {
             route,
             read_timeout: Duration::from_millis(read_timeout_ms),
@@ -101,7 +125,7 @@ impl SourceSpec for HttpSourceSpec {
             signature,
             context,
         };
-        Ok(Box::new(PreparedHttpSource { listener, settings }))
+        Ok(Box::new(PreparedHttpSource { listener, settings, tls }))
     }
 }
 
@@ -116,12 +140,12 @@ impl std::fmt::Debug for HttpSourceSpec {
 #[async_trait]
 impl PreparedSource for PreparedHttpSource {
     async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
-        let Self { listener, settings } = *self;
+        let Self { listener, settings, tls } = *self;
         let route = Arc::clone(&settings.route);
         let headers = HeaderLimits::of(&settings);
         let (endpoint, queue) = Endpoint::new(settings);
         let registration = Registration { route, headers, endpoint: Arc::clone(&endpoint) };
-        let route = Some(listener.insert(registration));
+        let route = Some(listener.insert(registration, tls));
         Ok(Box::new(HttpSource { route, endpoint, queue }))
     }
 
@@ -135,12 +159,12 @@ impl PreparedSource for PreparedHttpSource {
             let error = SourceError::new("the source to take over from is closed or listens elsewhere");
             return Err(TakeOverError { old, error });
         };
-        let Self { settings, .. } = *self;
+        let Self { settings, tls, .. } = *self;
         let route = Arc::clone(&settings.route);
         let headers = HeaderLimits::of(&settings);
         // Settings first: they answer by themselves for every method that the table can send them.
         source.endpoint.attach(settings);
-        guard.replace(Registration { route, headers, endpoint: Arc::clone(&source.endpoint) });
+        guard.replace(Registration { route, headers, endpoint: Arc::clone(&source.endpoint) }, tls);
         Ok(old)
     }
 }

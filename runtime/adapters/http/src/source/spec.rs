@@ -6,6 +6,7 @@ use gristmill_core::{
     adapter::Checker,
     config::{Node, parse},
 };
+use gristmill_tls::ServerTls;
 use http::HeaderName;
 
 use super::{path::PathPattern, signature::Signature};
@@ -32,6 +33,7 @@ pub(crate) struct CheckedSource {
     pub(crate) answer_timeout_ms: u64,
     pub(crate) keep_credentials: bool,
     pub(crate) signature: Option<Signature>,
+    pub(crate) tls: Option<ServerTls>,
 }
 
 /// Checks the configuration of a source. `None` when there are mistakes.
@@ -53,6 +55,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
         Some(signature) => check_signature(signature, at("signature"), checker).map(Some),
         None => Some(None),
     };
+    let tls = config.tls.as_ref().map(|tls| ServerTls::new(tls, at("tls"), checker.base_dir));
     let route = Route { listen: listen?, host: host?, path: path?, methods, listener: config.listener };
     Some(CheckedSource {
         route: Arc::new(route),
@@ -60,6 +63,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
         answer_timeout_ms: config.answer_timeout_ms,
         keep_credentials: config.keep_credentials,
         signature: signature?,
+        tls,
     })
 }
 

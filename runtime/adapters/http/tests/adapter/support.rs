@@ -85,8 +85,10 @@ impl Bench {
         let mut mistakes = Mistakes::new();
         let mut checker = Checker::new(&mut mistakes, Path::new("."), &self.limits);
         let spec = self.adapter.check_source(&Node::from_json(config, &Span::nowhere("flow")), &mut checker);
-        assert_eq!(spec.is_none(), !mistakes.is_empty());
-        spec.ok_or_else(|| mistakes.into_sorted())
+        if !mistakes.is_empty() {
+            return Err(mistakes.into_sorted());
+        }
+        Ok(spec.expect("what is refused has a mistake"))
     }
 
     pub(crate) fn context(&self) -> EndpointContext {
@@ -264,8 +266,10 @@ impl Bench {
         let mut checker = Checker::new(&mut mistakes, Path::new("."), &self.limits);
         let node = Node::from_json(config, &Span::nowhere("flow"));
         let sink = self.adapter.check_sink(&node, SinkUse::Send, &mut checker);
-        assert_eq!(sink.is_none(), !mistakes.is_empty());
-        sink.ok_or_else(|| mistakes.into_sorted())
+        if !mistakes.is_empty() {
+            return Err(mistakes.into_sorted());
+        }
+        Ok(sink.expect("what is refused has a mistake"))
     }
 
     pub(crate) async fn sink(&self, config: Json) -> OpenSink {

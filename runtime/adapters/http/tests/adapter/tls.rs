@@ -1,11 +1,10 @@
 //! `send` over HTTPS: whom it trusts, and as whom it comes.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use gristmill_core::{ErrorClass, sink::SinkContext};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
 };
@@ -16,80 +15,43 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Bench, answer, message};
+use crate::{
+    authority::Authority,
+    support::{Bench, answer, message},
+};
 
-/// An authority, with a folder for its files.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { issuer, folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A certificate for this name, and its key.
-    fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
-    fn write(&self, name: &str) {
-        let (certificate, key) = self.issue(name);
-        std::fs::write(self.path("certificate.pem"), certificate.pem()).unwrap();
-        std::fs::write(self.path("key.pem"), key.serialize_pem()).unwrap();
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        roots
-    }
-
-    /// A server for this name that answers every request with 204.
-    async fn serve(&self, name: &str, wants_certificate: bool) -> SocketAddr {
-        let (certificate, key) = self.issue(name);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = if wants_certificate {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider);
-            builder.with_client_cert_verifier(verifier.build().unwrap())
-        } else {
-            builder.with_no_client_auth()
-        };
-        let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                // A client that does not trust us ends the handshake.
-                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                        break;
-                    }
+/// A server for this name that answers every request with 204.
+async fn serve(authority: &Authority, name: &str, wants_certificate: bool) -> SocketAddr {
+    let (certificate, key) = authority.issue(name);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = if wants_certificate {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()), provider);
+        builder.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        builder.with_no_client_auth()
+    };
+    let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust us ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
                 }
-                let _ = stream.write_all(&answer(204, "", "")).await;
             }
-        });
-        address
-    }
+            let _ = stream.write_all(&answer(204, "", "")).await;
+        }
+    });
+    address
 }
 
 #[tokio::test]
@@ -102,10 +64,10 @@ async fn a_server_of_a_trusted_authority_is_sent_to_and_no_other() {
         });
         Bench::new().sink(config).await.send(&message(&[], "")).await
     };
-    send(authority.serve("127.0.0.1", false).await, &authority).await.unwrap();
+    send(serve(&authority, "127.0.0.1", false).await, &authority).await.unwrap();
     for (address, part) in [
-        (other.serve("127.0.0.1", false).await, "invalid peer certificate"),
-        (authority.serve("elsewhere.test", false).await, "not valid for name"),
+        (serve(&other, "127.0.0.1", false).await, "invalid peer certificate"),
+        (serve(&authority, "elsewhere.test", false).await, "not valid for name"),
     ] {
         let failure = send(address, &authority).await.unwrap_err();
         assert_eq!((failure.class(), failure.is_retryable()), (ErrorClass::SinkUnavailable, true));
@@ -116,7 +78,7 @@ async fn a_server_of_a_trusted_authority_is_sent_to_and_no_other() {
 #[tokio::test]
 async fn a_server_that_wants_a_certificate_gets_it() {
     let authority = Authority::new();
-    let address = authority.serve("127.0.0.1", true).await;
+    let address = serve(&authority, "127.0.0.1", true).await;
     authority.write("client");
     let mut config = json!({
         "url": format!("https://127.0.0.1:{}/", address.port()), "method": "GET",
