@@ -5,7 +5,8 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    config::{Mistake, Mistakes, Node, Schema, Span},
+    config::{Mistake, Mistakes, Node, Schema, Span, nearest},
+    connection::{self, Connection, ConnectionSpec, Connections},
     limits::FlowLimits,
     sink::{SinkSpec, Slot},
     source::SourceSpec,
@@ -25,6 +26,18 @@ pub trait Adapter: Send + Sync {
 
     /// The schema of what stands under `send: <name>:`, if there is a sink.
     fn sink_schema(&self) -> Option<Schema>;
+
+    /// The schema of what stands under `connections: <connection>: <name>:` in the runtime's configuration, if its sources
+    /// and sinks name connections.
+    fn connection_schema(&self) -> Option<Schema> {
+        None
+    }
+
+    /// Checks the configuration of a connection without touching the outside world. `None` when nothing can be made of it.
+    fn check_connection(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn ConnectionSpec>> {
+        let _ = (config, checker);
+        None
+    }
 
     /// Checks the configuration of a source without touching the outside world. `None` when there are mistakes.
     fn check_source(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>>;
@@ -80,15 +93,59 @@ pub struct Checker<'a> {
     pub base_dir: &'a Path,
     /// The limits of the flow.
     pub limits: &'a FlowLimits,
+    connections: &'a Connections,
+    /// Those that were named.
+    named: Vec<Connection>,
     templates: Vec<TemplateText>,
 }
 
 // === impl Checker ===
 
 impl<'a> Checker<'a> {
-    /// A checker for one source or one sink.
+    /// A checker for one source or one sink, when there are no connections.
     pub fn new(mistakes: &'a mut Mistakes, base_dir: &'a Path, limits: &'a FlowLimits) -> Self {
-        Self { mistakes, base_dir, limits, templates: Vec::new() }
+        let connections = &connection::NONE;
+        Self { mistakes, base_dir, limits, connections, named: Vec::new(), templates: Vec::new() }
+    }
+
+    /// The same with connections that can be named.
+    #[must_use]
+    pub fn with_connections(self, connections: &'a Connections) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// The connection called `name`, which stands at `node`, if it is one of this adapter; a mistake otherwise. That it was
+    /// named becomes part of the flow's version, so that a change of it reaches the flow.
+    pub fn connection(&mut self, adapter: &'static str, node: &Node, name: &str) -> Option<Connection> {
+        let of_adapter = || self.connections.iter().filter(|it| it.adapter == adapter).map(|it| &*it.name);
+        let mend = match nearest(name, of_adapter()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!(
+                "define it in the runtime's configuration (gristmill.yaml): `connections: {{ {name}: {{ {adapter}: … }} }}`"
+            ),
+        };
+        match self.connections.get(name) {
+            Some(connection) if connection.adapter == adapter => {
+                let connection = connection.clone();
+                self.named.push(connection.clone());
+                Some(connection)
+            }
+            Some(other) => {
+                let text =
+                    format!("the connection `{name}` is one of `{}`, not of `{adapter}`", other.adapter);
+                self.mistake("wrong_connection", node, text, mend);
+                None
+            }
+            None => {
+                self.mistake("unknown_connection", node, format!("there is no connection `{name}`"), mend);
+                None
+            }
+        }
+    }
+
+    /// The connections that were named so far.
+    pub fn take_connections(&mut self) -> Vec<Connection> {
+        std::mem::take(&mut self.named)
     }
 
     /// Notes a text that may hold expressions, found at `node`, and gives the slot by which it is read when a message is

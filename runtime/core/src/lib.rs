@@ -11,6 +11,7 @@
 //! | [`config`] | values with their place in the file, checked against JSON Schema; mistakes with place and mend |
 //! | [`source`], [`sink`], [`step`], [`plugin`] | the four traits |
 //! | [`adapter`] | what a protocol registers: its source and sink |
+//! | [`connection`] | named connections, which flows share |
 //! | [`observe`] | the hooks through which metrics, traces and the admin API see deliveries |
 //! | [`rate`] | how many lines a second something may write to the log |
 //! | [`testkit`] | (feature `testkit`) doubles, and the contract suite of adapters |
@@ -19,6 +20,7 @@ pub mod acknowledgement;
 pub mod adapter;
 pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod delivery;
 pub mod failure;
 pub mod limits;

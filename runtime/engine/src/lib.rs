@@ -10,6 +10,7 @@
 //!
 //! Only a [`flow::CheckedFlow`] can be made ready, and only what is ready can be attached, so that nothing unchecked runs.
 
+pub mod connections;
 pub mod dead_letter;
 pub mod expression;
 pub mod flow;

@@ -16,6 +16,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use gristmill_core::{
     Clock,
     config::Mistake,
+    connection::Connections,
     observe::{Observer, ReloadResult},
     source::{Claim, EndpointContext, PreparedSource, SourceSpec},
 };
@@ -60,6 +61,8 @@ pub struct Runtime {
     slots: Mutex<BTreeMap<Arc<str>, Slot>>,
     /// Files without a flow that runs or is down, with their mistakes.
     broken: Mutex<BTreeMap<PathBuf, Broken>>,
+    /// What flows are checked with, its connections being those of now.
+    context: Mutex<SetContext>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
     /// The drains of versions that were replaced.
@@ -178,6 +181,7 @@ impl Runtime {
     /// A runtime without flows. Wants a tokio runtime around it.
     pub fn new(parts: RuntimeParts) -> Self {
         Self {
+            context: Mutex::new(parts.context.clone()),
             parts,
             slots: Mutex::default(),
             broken: Mutex::default(),
@@ -187,13 +191,19 @@ impl Runtime {
         }
     }
 
+    /// The connections that flows can name, from the next [`Runtime::apply`] on.
+    pub fn set_connections(&self, connections: Arc<Connections>) {
+        self.context.lock().unwrap_or_else(PoisonError::into_inner).connections = connections;
+    }
+
     /// Makes what runs agree with these files: starts what is new, replaces what is different, drains and stops what is gone.
     /// A file with mistakes changes nothing. Draining goes on after this has returned.
     pub async fn apply(&self, files: Vec<FlowFile>) -> Vec<Applied> {
         let _one_at_a_time = self.changing.lock().await;
         let owners: HashMap<Arc<str>, PathBuf> =
             self.slots().iter().map(|(id, slot)| (Arc::clone(id), slot.file.clone())).collect();
-        let checked = check_set(files, &self.parts.context, &owners).await;
+        let context = self.context.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let checked = check_set(files, &context, &owners).await;
 
         let mut applied = Vec::new();
         let mut changed = Vec::new();

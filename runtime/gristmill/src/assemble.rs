@@ -34,5 +34,6 @@ pub(crate) fn set_context(registry: Registry, plugins: Arc<dyn PluginHost>, base
         plugins,
         environment: Arc::new(ProcessEnvironment::new(base_dir)),
         base_dir: base_dir.to_path_buf(),
+        connections: Arc::default(),
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
     clock::Timestamp,
     config::{self, Node, Schema},
+    connection::ConnectionSpec,
     delivery::Delivery,
     failure::Failure,
     message::Message,
@@ -102,7 +103,21 @@ struct SourceConfig {
     /// A file of configuration.
     #[serde(default)]
     file: Option<PathBuf>,
+    /// A connection.
+    #[serde(default)]
+    connection: Option<String>,
 }
+
+/// A connection that connects nothing.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ConnectionConfig {
+    /// Something that can be changed.
+    #[allow(dead_code, reason = "that it changes is what counts")]
+    host: String,
+}
+
+impl ConnectionSpec for ConnectionConfig {}
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +130,9 @@ struct SinkConfig {
     /// A file of configuration.
     #[serde(default)]
     file: Option<PathBuf>,
+    /// A connection.
+    #[serde(default)]
+    connection: Option<String>,
 }
 
 struct Spec {
@@ -181,19 +199,37 @@ impl Adapter for ScriptedAdapter {
         Some(config::schema_of::<SinkConfig>())
     }
 
+    fn connection_schema(&self) -> Option<Schema> {
+        Some(config::schema_of::<ConnectionConfig>())
+    }
+
+    fn check_connection(&self, node: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn ConnectionSpec>> {
+        let config: ConnectionConfig = config::parse(node, checker.mistakes)?;
+        Some(Arc::new(config))
+    }
+
     fn check_source(&self, node: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>> {
         let config: SourceConfig = config::parse(node, checker.mistakes)?;
+        named(config.connection.as_deref(), node, checker)?;
         let source = self.source(&config.name);
-        let SourceConfig { name, setting, terms, file } = config;
+        let SourceConfig { name, setting, terms, file, connection: _ } = config;
         Some(Arc::new(Spec { name, setting, terms, file, source }))
     }
 
     fn check_sink(&self, node: &Node, _: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {
         let config: SinkConfig = config::parse(node, checker.mistakes)?;
+        named(config.connection.as_deref(), node, checker)?;
         let slot = checker.template(node.at(["text"]), config.text.as_deref().unwrap_or_default());
         let spec = Arc::new(CheckedScript { sink: self.sink(&config.name), slot, file: config.file });
         Some(CheckedSink { spec, answers: true, templates: checker.take_templates() })
     }
+}
+
+/// `None` when the connection that is named is not there.
+fn named(connection: Option<&str>, node: &Node, checker: &mut Checker<'_>) -> Option<()> {
+    let Some(name) = connection else { return Some(()) };
+    let connection = checker.connection("scripted", node.at(["connection"]), name)?;
+    connection.spec::<ConnectionConfig>().map(|_| ())
 }
 
 // === impl ScriptedSource ===

@@ -9,6 +9,7 @@ use std::{
 use gristmill_core::{
     adapter::Checker,
     config::{self, Mistake, Mistakes, Node, Span, nearest},
+    connection::{Connection, Connections},
     limits::FlowLimits,
     source::{Order, SourceSpec},
 };
@@ -49,6 +50,8 @@ pub struct CheckContext<'a> {
     pub plugins: &'a PluginTable,
     /// What relative paths are relative to.
     pub base_dir: &'a Path,
+    /// The connections that can be named.
+    pub connections: &'a Connections,
 }
 
 /// `order:`.
@@ -160,18 +163,12 @@ fn walk(
     let discard = optional::<OnRejectConfig>(node, "on_reject", mistakes).map(|o| o.is_some());
     // A mistake in the limits does not keep the rest from being checked.
     let limits_or_default = limits.clone().unwrap_or_default();
-    let source = source(node, context, &limits_or_default, mistakes);
+    let mut source_connections = Vec::new();
+    let source = source(node, context, &limits_or_default, mistakes, &mut source_connections);
     unique.source = source.as_ref().map(|(_, source)| (Arc::clone(source), node.at(["source"]).span.clone()));
     let replies = source.as_ref().is_none_or(|(_, source)| source.replies());
 
-    let mut checker = StepChecker::new(
-        mistakes,
-        &limits_or_default,
-        replies,
-        context.base_dir,
-        context.registry,
-        context.plugins,
-    );
+    let mut checker = StepChecker::new(mistakes, &limits_or_default, replies, context);
     let steps = match node.get("steps") {
         Some(steps) => checker.list(steps, "steps"),
         None => {
@@ -187,6 +184,7 @@ fn walk(
     let infos = std::mem::take(&mut checker.infos);
     rehearsals.append(&mut checker.rehearsals);
     let sink_files = std::mem::take(&mut checker.files);
+    let sink_connections = std::mem::take(&mut checker.named_connections);
 
     let (source_adapter, source) = source?;
     let (rules, order, discard_rejected) = (rules?, order?, discard?);
@@ -199,11 +197,12 @@ fn walk(
     rejections_are_kept(node, source_adapter, &*source, &rules, discard_rejected, mistakes);
     let limits = limits?;
     let source_files: BTreeSet<PathBuf> = source.configuration_files().into_iter().collect();
-    let source_fingerprint = fingerprint::source(node, &limits, &source_files);
+    let source_fingerprint = fingerprint::source(node, &limits, &source_files, &source_connections);
     let files = source_files.into_iter().chain(sink_files).collect();
+    let connections = [source_connections, sink_connections].concat();
     Some(CheckedFlow {
         id: id?,
-        version: fingerprint::version(node, &files, context).into(),
+        version: fingerprint::version(node, &files, &connections, context).into(),
         description,
         file,
         source_fingerprint,
@@ -246,17 +245,19 @@ fn optional<T: serde::de::DeserializeOwned + JsonSchema>(
     }
 }
 
+/// Whether this can be the id of a flow or the name of a connection.
+pub(crate) fn is_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
 fn flow_id(node: &Node, mistakes: &mut Mistakes) -> Option<Arc<str>> {
     let Some(at) = node.get("flow") else {
         let mistake = Mistake::new("missing_key", &node.span, "`flow` is missing");
         mistakes.push(mistake.mend("add `flow: <id>` at the top"));
         return None;
     };
-    let fits = |id: &str| {
-        (1..=64).contains(&id.len())
-            && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-    };
-    match at.as_str().filter(|id| fits(id)) {
+    match at.as_str().filter(|id| is_id(id)) {
         Some(id) => Some(id.into()),
         None => {
             let text = "a flow's id is 1 to 64 lower-case letters, digits, `-` and `_`";
@@ -271,6 +272,7 @@ fn source(
     context: CheckContext<'_>,
     limits: &FlowLimits,
     mistakes: &mut Mistakes,
+    named: &mut Vec<Connection>,
 ) -> Option<(&'static str, Arc<dyn SourceSpec>)> {
     let Some(at) = node.get("source") else {
         let mistake = Mistake::new("missing_key", &node.span, "`source` is missing");
@@ -280,8 +282,10 @@ fn source(
     let sources =
         context.registry.iter().filter(|(_, a)| a.source_schema().is_some()).map(|(n, _)| n).collect();
     let (name, adapter, config) = adapter_of(at, "source", sources, context.registry, mistakes)?;
-    let source = adapter.check_source(config, &mut Checker::new(mistakes, context.base_dir, limits))?;
-    Some((name, source))
+    let mut checker = Checker::new(mistakes, context.base_dir, limits).with_connections(context.connections);
+    let source = adapter.check_source(config, &mut checker);
+    named.extend(checker.take_connections());
+    Some((name, source?))
 }
 
 fn parallel(at: &Node, checker: &mut StepChecker<'_>) -> Option<Parallel> {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gristmill_core::{config::Node, limits::FlowLimits};
+use gristmill_core::{config::Node, connection::Connection, limits::FlowLimits};
 use sha2::{Digest, Sha256};
 
 use super::{CheckContext, check::plugins_named};
@@ -17,7 +17,12 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Of everything the flow is made of: what was written, what was substituted, its plugins, and the files that its source
 /// and its sinks name.
-pub(super) fn version(node: &Node, files: &BTreeSet<PathBuf>, context: CheckContext<'_>) -> String {
+pub(super) fn version(
+    node: &Node,
+    files: &BTreeSet<PathBuf>,
+    connections: &[Connection],
+    context: CheckContext<'_>,
+) -> String {
     let mut hash = Sha256::new();
     hash.update(node.to_json().to_string());
     for name in plugins_named(node) {
@@ -29,16 +34,40 @@ pub(super) fn version(node: &Node, files: &BTreeSet<PathBuf>, context: CheckCont
         }
     }
     add_files(&mut hash, files);
+    add_connections(&mut hash, connections);
     hexadecimal(&hash.finalize(), 6)
 }
 
-/// Of what an endpoint is made of; `files` are those of the source.
-pub(super) fn source(node: &Node, limits: &FlowLimits, files: &BTreeSet<PathBuf>) -> String {
+/// Of what an endpoint is made of; `files` and `connections` are those of the source.
+pub(super) fn source(
+    node: &Node,
+    limits: &FlowLimits,
+    files: &BTreeSet<PathBuf>,
+    connections: &[Connection],
+) -> String {
     let mut hash = Sha256::new();
     hash.update(node.at(["source"]).to_json().to_string());
     hash.update(format!("{limits:?}"));
     add_files(&mut hash, files);
+    add_connections(&mut hash, connections);
     hexadecimal(&hash.finalize(), 16)
+}
+
+/// Of what a connection is made of.
+pub(crate) fn connection(node: &Node, files: &[PathBuf]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(node.to_json().to_string());
+    add_files(&mut hash, &files.iter().cloned().collect());
+    hexadecimal(&hash.finalize(), 16)
+}
+
+fn add_connections(hash: &mut Sha256, connections: &[Connection]) {
+    for connection in connections {
+        hash.update([0]);
+        hash.update(connection.name.as_bytes());
+        hash.update([0]);
+        hash.update(connection.fingerprint.as_bytes());
+    }
 }
 
 fn add_files(hash: &mut Sha256, files: &BTreeSet<PathBuf>) {

@@ -2,7 +2,7 @@
 //! checked flow can be made to run.
 
 mod check;
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod policy;
 mod registry;
 mod rehearsal;
@@ -18,16 +18,17 @@ use gristmill_core::{
     source::{Order, SourceSpec},
 };
 
+pub(crate) use self::{
+    check::is_id,
+    policy::{ErrorRule, Then},
+    rehearsal::Rehearsal,
+    steps::{CheckedSinkUse, StepChecker, adapter_of},
+};
 pub use self::{
     check::{Check, CheckContext, Unique, check, plugins_named},
     registry::{PluginTable, Registry},
     schema::flow_schema,
     set::{CheckedFile, FlowFile, SetContext, check_set},
-};
-pub(crate) use self::{
-    policy::{ErrorRule, Then},
-    rehearsal::Rehearsal,
-    steps::{CheckedSinkUse, StepChecker},
 };
 use crate::{expression::Expression, steps::Checked};
 

@@ -9,6 +9,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use gristmill_core::{
     config::{Mistake, Mistakes, Node, Span},
+    connection::Connections,
     plugin::PluginHost,
     source::{Claim, SourceSpec},
 };
@@ -55,6 +56,8 @@ pub struct SetContext {
     pub environment: Arc<dyn Environment>,
     /// What relative paths are relative to.
     pub base_dir: PathBuf,
+    /// The connections that flows can name.
+    pub connections: Arc<Connections>,
 }
 
 /// Checks these files, each by itself and all together: ids and claims are unique. `owners` says which file an id belongs to
@@ -76,7 +79,12 @@ pub async fn check_set(
         .flat_map(|read| plugins_named(&read.node))
         .collect();
     let plugins = PluginTable::load(&*context.plugins, names).await;
-    let with = CheckContext { registry: &context.registry, plugins: &plugins, base_dir: &context.base_dir };
+    let with = CheckContext {
+        registry: &context.registry,
+        plugins: &plugins,
+        base_dir: &context.base_dir,
+        connections: &context.connections,
+    };
     let mut rehearsals = Vec::new();
     let mut checked: Vec<CheckedFile> = parsed
         .into_iter()

@@ -1,22 +1,19 @@
 //! Checks lists of steps, and gives the checks of single steps what they need: expressions, sinks, plugins, branches.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use gristmill_core::{
     Failure,
     adapter::{CheckedSink, Checker, SinkUse, TemplateText},
     config::{Mistake, Mistakes, Node, Span, nearest},
+    connection::Connection,
     limits::{FlowLimits, MAX_STEP_NESTING, MAX_STEPS},
     observe::StepInfo,
     plugin::LoadedPlugin,
     sink::{Sink, SinkContext},
 };
 
-use super::{PluginTable, Registry, Rehearsal, StepNode};
+use super::{CheckContext, Registry, Rehearsal, StepNode};
 use crate::{
     expression::{CompileError, Expression, Scope, Template},
     steps::{BuildContext, Checked, VERBS},
@@ -31,15 +28,15 @@ pub(crate) struct StepChecker<'a> {
     pub(crate) limits: &'a FlowLimits,
     /// Whether the source of the flow takes answers.
     pub(crate) source_replies: bool,
-    pub(crate) base_dir: &'a Path,
-    pub(crate) registry: &'a Registry,
-    pub(crate) plugins: &'a PluginTable,
+    context: CheckContext<'a>,
     /// By step index.
     pub(crate) infos: Vec<StepInfo>,
     /// What plugins are still to be asked.
     pub(crate) rehearsals: Vec<Rehearsal>,
     /// The configuration files of all sinks.
     pub(crate) files: BTreeSet<PathBuf>,
+    /// The connections of all sinks.
+    pub(crate) named_connections: Vec<Connection>,
     /// The place of the step that is being checked.
     pub(crate) path: String,
     depth: usize,
@@ -61,20 +58,17 @@ impl<'a> StepChecker<'a> {
         mistakes: &'a mut Mistakes,
         limits: &'a FlowLimits,
         source_replies: bool,
-        base_dir: &'a Path,
-        registry: &'a Registry,
-        plugins: &'a PluginTable,
+        context: CheckContext<'a>,
     ) -> Self {
         Self {
             mistakes,
             limits,
             source_replies,
-            base_dir,
-            registry,
-            plugins,
+            context,
             infos: Vec::new(),
             rehearsals: Vec::new(),
             files: BTreeSet::new(),
+            named_connections: Vec::new(),
             path: String::new(),
             depth: 0,
             too_many: false,
@@ -238,11 +232,13 @@ impl<'a> StepChecker<'a> {
 
     /// Checks a sink: a map of one adapter's name to its configuration.
     pub(crate) fn sink(&mut self, node: &Node, usage: SinkUse) -> Option<CheckedSinkUse> {
-        let sinks = self.registry.iter().filter(|(_, a)| a.sink_schema().is_some()).map(|(n, _)| n);
+        let sinks = self.context.registry.iter().filter(|(_, a)| a.sink_schema().is_some()).map(|(n, _)| n);
         let (name, adapter, config) =
-            adapter_of(node, "sink", sinks.collect(), self.registry, self.mistakes)?;
-        let mut checker = Checker::new(self.mistakes, self.base_dir, self.limits);
+            adapter_of(node, "sink", sinks.collect(), self.context.registry, self.mistakes)?;
+        let mut checker = Checker::new(self.mistakes, self.context.base_dir, self.limits)
+            .with_connections(self.context.connections);
         let checked = adapter.check_sink(config, usage, &mut checker);
+        self.named_connections.extend(checker.take_connections());
         let Some(sink) = checked else {
             // The texts that were found until then are looked at all the same.
             for text in checker.take_templates() {
@@ -282,7 +278,7 @@ impl<'a> StepChecker<'a> {
             );
             return None;
         }
-        match self.plugins.get(name) {
+        match self.context.plugins.get(name) {
             Some(Ok(loaded)) => Some(Arc::clone(loaded)),
             Some(Err(error)) => {
                 let mistake = Mistake::new(error.code, &node.span, error.text.clone());
@@ -317,7 +313,7 @@ impl<'a> StepChecker<'a> {
 }
 
 /// The adapter that a map of one key names, with what stands under the key.
-pub(super) fn adapter_of<'n, 'r>(
+pub(crate) fn adapter_of<'n, 'r>(
     node: &'n Node,
     what: &str,
     known: Vec<&'static str>,

@@ -128,6 +128,7 @@ pub(crate) fn context(adapter: &Arc<ScriptedAdapter>, plugins: &Arc<ScriptedPlug
         plugins: Arc::clone(plugins) as _,
         environment: Arc::new(Variables),
         base_dir: ".".into(),
+        connections: Arc::default(),
     }
 }
 

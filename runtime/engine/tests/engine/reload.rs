@@ -1,14 +1,19 @@
 //! Versions, endpoints and flows that come, change and go while messages are in the air.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use gristmill_core::{
     Outcome, Settlement,
+    config::Mistakes,
     observe::ReloadResult,
     plugin::{Change, PluginError, Transformed},
-    testkit::ScriptedPlugin,
+    testkit::{ScriptedAdapter, ScriptedPlugin},
 };
-use gristmill_engine::runtime::{Applied, FlowState};
+use gristmill_engine::{
+    connections::check_connections,
+    flow::Registry,
+    runtime::{Applied, FlowState},
+};
 use tokio::time::Instant;
 
 use crate::harness::{Mill, class, delivered, flow, settle_down};
@@ -124,6 +129,47 @@ async fn a_take_over_that_never_ends_is_given_up_and_the_source_started_afresh()
     delivered(&mill.outcome("new").await);
     mill.sink("out").open();
     delivered(&held.outcome().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_connection_is_taken_over_in_place_by_the_flows_that_name_it() {
+    let connections = |text: &str| {
+        let node = gristmill_engine::yaml::parse("gristmill.yaml", text).unwrap();
+        let registry = Registry::new().with(ScriptedAdapter::new());
+        let mut mistakes = Mistakes::new();
+        let connections = check_connections(&node, &registry, Path::new("."), &mut mistakes);
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        Arc::new(connections)
+    };
+    let with = |source: &str, sink: &str| {
+        format!(
+            "flow: f\nsource: {{ scripted: {{ name: in, {source} }} }}\nsteps: [{{ send: {{ scripted: {{ name: out, {sink} }} }} }}]\n"
+        )
+    };
+    let mill = Mill::new();
+    let (here, there) = ("connection: here", "connection: there");
+    mill.runtime
+        .set_connections(connections("here: { scripted: { host: a } }\nthere: { scripted: { host: a } }\n"));
+    mill.load(&[("f.yaml", &with(here, there))]).await;
+    assert_eq!(mill.load(&[("f.yaml", &with(here, there))]).await[0].result, ReloadResult::Unchanged);
+    // That of the sink: another version at the same endpoint.
+    let first = mill.version();
+    mill.runtime
+        .set_connections(connections("here: { scripted: { host: a } }\nthere: { scripted: { host: b } }\n"));
+    mill.load(&[("f.yaml", &with(here, there))]).await;
+    assert_ne!(mill.version(), first);
+    assert_eq!(mill.source().events(), ["prepare", "start"]);
+    // That of the source.
+    mill.runtime
+        .set_connections(connections("here: { scripted: { host: c } }\nthere: { scripted: { host: b } }\n"));
+    mill.load(&[("f.yaml", &with(here, there))]).await;
+    assert_eq!(mill.source().events(), ["prepare", "start", "prepare", "take_over"]);
+    delivered(&mill.outcome("x").await);
+    // One that is gone is a mistake, and what runs goes on.
+    mill.runtime.set_connections(connections("here: { scripted: { host: c } }\n"));
+    let applied = mill.load(&[("f.yaml", &with(here, there))]).await;
+    assert!(refused(&applied).starts_with("unknown_connection f.yaml:3:"), "{applied:?}");
+    delivered(&mill.outcome("x").await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,80 @@
+//! Named connections: clients of a broker or a service that are configured once, in the runtime's configuration, and shared
+//! by the flows that name them.
+
+use std::{any::Any, collections::BTreeMap, fmt::Debug, path::PathBuf, sync::Arc};
+
+/// Checked configuration of a connection. Nothing is open: what a connection opens hangs from its adapter, which finds it
+/// by name and fingerprint, so that flows share it and a reload that does not change it does not touch it.
+pub trait ConnectionSpec: Any + Send + Sync + Debug {
+    /// The files that its configuration names (certificates): their content is part of its fingerprint.
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+/// A connection that is defined.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The name by which flows know it.
+    pub name: Arc<str>,
+    /// The adapter that it is one of.
+    pub adapter: &'static str,
+    /// A hash of all it is made of, secrets and files included: two connections of one name and one fingerprint are one.
+    pub fingerprint: Arc<str>,
+    /// What the adapter made of its configuration.
+    pub spec: Arc<dyn ConnectionSpec>,
+}
+
+/// The connections that flows may name.
+#[derive(Debug, Default, Clone)]
+pub struct Connections(BTreeMap<Arc<str>, Connection>);
+
+/// What a source or a sink is checked with when there are no connections.
+pub(crate) static NONE: Connections = Connections(BTreeMap::new());
+
+// === impl Connection ===
+
+impl Connection {
+    /// What the adapter made of it; `None` when it is of another adapter.
+    pub fn spec<C: ConnectionSpec>(&self) -> Option<Arc<C>> {
+        let spec: Arc<dyn Any + Send + Sync> = Arc::clone(&self.spec) as _;
+        spec.downcast().ok()
+    }
+}
+
+/// By what they are made of.
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.adapter, &self.fingerprint) == (&other.name, other.adapter, &other.fingerprint)
+    }
+}
+
+impl Eq for Connection {}
+
+// === impl Connections ===
+
+impl Connections {
+    /// One more. One of the same name is replaced.
+    pub fn insert(&mut self, connection: Connection) {
+        self.0.insert(Arc::clone(&connection.name), connection);
+    }
+
+    /// The connection of that name.
+    pub fn get(&self, name: &str) -> Option<&Connection> {
+        self.0.get(name)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.0.values()
+    }
+}
+
+/// By what they are made of.
+impl PartialEq for Connections {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Connections {}
