@@ -190,7 +190,7 @@ impl ClaimedFile {
 
     /// Puts the file back to where it was claimed from, as if it had not been.
     pub(crate) fn put_back(&self, settings: &Settings) {
-        if let Err(error) = fsys::rename_new(&self.path, &settings.directory.join(&self.name)) {
+        if let Err(error) = fsys::rename_new(&self.path, &settings.directory.path().join(&self.name)) {
             // It stays claimed; the next start takes it from there.
             tracing::debug!(file = self.name_text, %error, "a claimed file could not be put back");
         }
@@ -239,7 +239,7 @@ fn headers(name: &OsString, metadata: &fs::Metadata, by_line: bool, settings: &S
     {
         set(gristmill_core::message::CONTENT_TYPE, content_type);
     }
-    set("file-path", &format!("{}/{name}", settings.directory_text.trim_end_matches('/')));
+    set("file-path", &settings.directory.written_path_of(&name));
     set("file-name", &name);
     if let Ok(modified) = metadata.modified() {
         set("file-modified", &Timestamp::from(modified).to_rfc3339());

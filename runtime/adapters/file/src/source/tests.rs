@@ -15,7 +15,7 @@ use std::{
 use gristmill_core::{
     ErrorClass, Failure,
     adapter::Checker,
-    config::{Mistakes, Node, Span},
+    config::Mistakes,
     limits::FlowLimits,
     observe::Unobserved,
     source::{EndpointContext, SourceSpec},
@@ -25,6 +25,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::testing::{self, SECRET};
 
 /// A folder with an endpoint over it.
 struct Bench {
@@ -50,7 +51,7 @@ impl Bench {
         config.as_object_mut().unwrap().entry("directory").or_insert(json!("in"));
         let mut mistakes = Mistakes::new();
         let mut checker = Checker::new(&mut mistakes, self.folder.path(), &self.limits);
-        let spec = FileSourceSpec::check(&Node::from_json(&config, &Span::nowhere("test")), &mut checker);
+        let spec = FileSourceSpec::check(&testing::config(&config), &mut checker);
         spec.ok_or_else(|| mistakes.iter().map(ToString::to_string).collect())
     }
 
@@ -825,6 +826,77 @@ fn one_endpoint_has_one_name() {
     assert_ne!(one.identity(), other.identity());
     assert_eq!(one.claims(), link.claims());
     assert_ne!(one.claims(), other.claims());
+}
+
+#[test]
+fn the_name_of_an_endpoint_holds_no_value_and_tells_values_apart() {
+    let bench = Bench::new();
+    let of = |directory: &str, pattern: &str| {
+        bench.check(json!({"directory": directory, "pattern": pattern})).unwrap()
+    };
+    let one = of("hunter2/in", "*");
+    assert_eq!(one.identity(), of("hunter2/in", "*").identity());
+    assert_ne!(one.identity(), of("hunter2/hunter2/in", "*").identity());
+    assert_ne!(of("in", "hunter2*").identity(), of("in", "hunter2").identity());
+    for spec in [one, of("in", "hunter2*")] {
+        let claims = spec.claims();
+        let shown = format!("{} {} {spec:?}", spec.identity(), claims[0]);
+        assert!(!shown.contains(SECRET) && shown.contains("${env:SECRET}"), "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_and_no_message_shows_a_substituted_folder() {
+    let bench = Bench::new();
+    let secret = bench.folder.path().join(SECRET);
+    let config = || json!({"directory": "hunter2", "settle_ms": 0});
+    let prepare = async |config: Json| {
+        let error = bench.check(config).unwrap().prepare(bench.context()).await.err().unwrap();
+        assert!(!error.text.contains(SECRET) && error.text.contains("${env:SECRET}"), "{error}");
+        error.text
+    };
+    assert!(prepare(config()).await.contains("does not exist"));
+    fs::write(&secret, "a file").unwrap();
+    assert!(prepare(config()).await.contains("is not a folder"));
+    let deep = json!({"directory": "hunter2/in", "create_directory": true});
+    assert!(prepare(deep).await.contains("cannot be made: what is above it"));
+    let done = json!({"directory": ".", "done": {"move": {"directory": "hunter2/done"}}});
+    assert!(prepare(done).await.contains("cannot be made"));
+    fs::remove_file(&secret).unwrap();
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join(work::WORK_FOLDER), "in the way").unwrap();
+    let spec = bench.check(config()).unwrap();
+    let error = spec.prepare(bench.context()).await.unwrap().start().await.err().unwrap();
+    assert!(!error.text.contains(SECRET) && error.text.contains("in the way"), "{error}");
+
+    fs::remove_file(secret.join(work::WORK_FOLDER)).unwrap();
+    let limited = Bench { limits: FlowLimits { in_flight: 1, ..FlowLimits::default() }, ..bench };
+    fs::write(secret.join("a"), "a").unwrap();
+    let spec = limited.check(json!({"directory": "hunter2", "settle_ms": 0, "pattern": "a"})).unwrap();
+    let mut source = spec.prepare(limited.context()).await.unwrap().start().await.unwrap();
+    fs::write(secret.join("done"), "in the way").unwrap();
+    let delivery = source.next().await.unwrap().unwrap();
+    let headers = format!("{:?} {:?}", delivery.message.id(), delivery.message.headers().get("file-path"));
+    assert!(!headers.contains(SECRET) && headers.contains("${env:SECRET}/a"), "{headers}");
+    delivery.acknowledgement.delivered();
+    let error = source.next().await.err().unwrap();
+    assert!(!error.text.contains(SECRET) && error.text.contains("`${env:SECRET}/done`"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_system_says_of_a_folder_that_cannot_be_made_is_said() {
+    let bench = Bench::new();
+    let config = json!({
+        "directory": "/proc/nope", "create_directory": true, "done": {"delete": {}}, "failed": {"directory": "/proc/failed"}
+    });
+    let prepared = bench.check(config).unwrap().prepare(bench.context()).await;
+    let error = match prepared {
+        Ok(prepared) => prepared.start().await.err().unwrap(),
+        // Who is not root hears of it earlier.
+        Err(error) => error,
+    };
+    assert!(error.text.contains("cannot be made") || error.text.contains("may not write"), "{error}");
+    assert!(!error.text.contains("Check that it exists"), "{error}");
 }
 
 #[test]
