@@ -5,6 +5,7 @@
 //! | [`spec`] | checked configuration, and all that can fail before anything is touched |
 //! | [`settings`] | what a version wants, resolved: what a reload replaces |
 //! | [`listing`] | which files are ready |
+//! | [`overlap`] | whether two patterns can match one name |
 //! | [`work`] | claims: who has which file, and what a dead process left |
 //! | [`claimed`], [`ledger`], [`progress`] | a claimed file, which of its messages are settled, and that on disk |
 //! | [`lines`] | a file as lines, in constant memory |
@@ -21,6 +22,7 @@ mod keep;
 mod ledger;
 mod lines;
 mod listing;
+mod overlap;
 mod producer;
 mod progress;
 mod settings;

@@ -1,6 +1,7 @@
 //! From configuration to a prepared source: what can be checked without touching the disk, then what cannot.
 
 use std::{
+    any::Any,
     fmt, fs,
     hash::{BuildHasher, RandomState},
     io,
@@ -22,6 +23,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 use super::{
     PreparedFileSource,
+    overlap::overlap,
     settings::{AfterDone, Reading, Settings},
 };
 use crate::{
@@ -255,6 +257,20 @@ impl SourceSpec for FileSourceSpec {
         let directory = self.directory.path();
         let directory = fs::canonicalize(directory).unwrap_or_else(|_| lexical(directory));
         vec![Claim::new(self.key(&directory)).shown_as(self.key_shown())]
+    }
+
+    fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
+        let other = (other as &dyn Any).downcast_ref::<Self>()?;
+        // The same pattern is the same claim.
+        let is_same = lexical(self.directory.path()) == lexical(other.directory.path())
+            && self.config.pattern != other.config.pattern;
+        (is_same && overlap(&self.matcher, &other.matcher)?).then(|| {
+            format!(
+                "both take files of the folder `{}`, and a name can match both `{}` and `{}`: such a file would go to \
+                 whichever flow is quicker",
+                self.directory, self.pattern_written, other.pattern_written
+            )
+        })
     }
 
     fn order(&self) -> Order {

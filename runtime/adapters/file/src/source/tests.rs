@@ -829,6 +829,24 @@ fn one_endpoint_has_one_name() {
 }
 
 #[test]
+fn two_sources_of_one_folder_conflict_when_a_name_can_match_both() {
+    let bench = Bench::new();
+    let of = |directory: &str, pattern: &str| {
+        bench.check(json!({"directory": directory, "pattern": pattern})).unwrap()
+    };
+    let one = of("in", "*.xml");
+    let why = one.conflict(&of("./x/../in/", "order-*")).unwrap();
+    assert!(why.contains("`*.xml` and `order-*`"), "{why}");
+    assert_eq!(one.conflict(&of("in", "*.json")), None);
+    assert_eq!(one.conflict(&of("elsewhere", "order-*")), None);
+    assert_eq!(one.conflict(&of("in", "*.xml")), None, "said by the claims");
+    let why = of("hunter2", "a").conflict(&of("hunter2", "*")).unwrap();
+    assert!(!why.contains(SECRET) && why.contains("`${env:SECRET}`"), "{why}");
+    let why = of("in", "hunter2").conflict(&of("in", "*")).unwrap();
+    assert!(!why.contains(SECRET) && why.contains("`${env:SECRET}`"), "{why}");
+}
+
+#[test]
 fn the_name_of_an_endpoint_holds_no_value_and_tells_values_apart() {
     let bench = Bench::new();
     let of = |directory: &str, pattern: &str| {
