@@ -10,13 +10,14 @@ use gristmill_core::{ErrorClass, Failure, Message};
 
 use crate::{
     content_type,
+    fnv::fnv1a,
     fsys::{MAX_NAME_BYTES, RESERVED_PREFIX},
 };
 
 /// How deep subfolders may nest.
 const MAX_DEPTH: usize = 16;
 
-/// How much of a message's id goes into a name that is made of it, in bytes.
+/// How much of a message's id goes into a name that is made of it, in bytes: its end, where ids differ.
 const MAX_ID_BYTES: usize = 180;
 
 /// A name that stays inside its folder.
@@ -84,8 +85,9 @@ impl SafeName {
     pub(crate) fn of_id(message: &Message, extension: Option<&str>) -> Self {
         let id = message.id().as_str();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let mut name: String =
-            id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(MAX_ID_BYTES).collect();
+        let mut name: String = id.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+        // One byte a character by now.
+        name.drain(..name.len().saturating_sub(MAX_ID_BYTES));
         if name.starts_with('.') {
             name.replace_range(..1, "_");
         }
@@ -143,13 +145,6 @@ fn shown(text: &str) -> String {
     text.chars().flat_map(char::escape_debug).take(120).collect()
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every version.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
     use gristmill_core::Timestamp;
@@ -203,6 +198,8 @@ mod tests {
             assert!(SafeName::parse(name, false, None).is_ok(), "{name}");
             assert!(!name.starts_with('.'));
         }
+        let long = of(&format!("{}/in/orders.jsonl@0123456789abcdef:17", "x".repeat(300)));
+        assert!(long.contains("x_in_orders.jsonl_0123456789abcdef_17-") && long.len() < 210, "{long}");
         assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
     }
 }

@@ -20,6 +20,7 @@ use super::{
     ledger::Ledger,
     lines::LineReader,
     listing::{Candidate, Listing},
+    origin::origin,
     progress::Progress,
     settings::{Reading, Settings},
     shared::Shared,
@@ -389,8 +390,10 @@ fn unreadable(
         text: format!("it cannot be opened: {error}. Give the process read permission, and move it back"),
     };
     tracing::warn!(file = name_text(&name), reason = reason.text, "moved to the failed files");
+    let metadata = fs::symlink_metadata(path).ok();
     let file = ClaimedFile::new(
         Facts {
+            origin: origin(&settings.directory, &name_text(&name), metadata.as_ref()),
             name,
             path: path.to_owned(),
             progress_path: owner.progress(0),

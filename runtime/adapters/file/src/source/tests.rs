@@ -126,6 +126,18 @@ fn body(delivery: &Delivery) -> String {
     String::from_utf8_lossy(delivery.message.body()).into()
 }
 
+/// The id of a message without the stamp of its file.
+fn id(delivery: &Delivery) -> String {
+    without_stamp(delivery.message.id().as_str())
+}
+
+fn without_stamp(id: &str) -> String {
+    let (path, rest) = id.rsplit_once('@').unwrap();
+    let (stamp, offset) = rest.split_once(':').unwrap();
+    assert!(stamp.len() == 16 && stamp.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+    format!("{path}:{offset}")
+}
+
 async fn take(source: &mut FileSource, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for _ in 0..count {
@@ -158,7 +170,7 @@ async fn whole_files_come_in_order_and_are_moved_to_done() {
     let deliveries = take(&mut source, 2).await;
     assert_eq!(bodies(&deliveries), ["a.json", "b.json"]);
     let message = &deliveries[0].message;
-    assert_eq!(message.id().as_str(), "a.json:0");
+    assert_eq!(id(&deliveries[0]), "in/a.json:0");
     let header = |name| message.headers().get(name).unwrap();
     assert_eq!(header("content-type"), "application/json");
     assert_eq!((header("file-name"), header("file-path")), ("a.json", "in/a.json"));
@@ -180,7 +192,7 @@ async fn lines_come_in_order_with_place_and_number() {
     let deliveries = take(&mut source, 2).await;
     assert_eq!(bodies(&deliveries), ["{\"n\":1}", "{\"n\":2}"]);
     let message = &deliveries[1].message;
-    assert_eq!(message.id().as_str(), "a.jsonl:10");
+    assert_eq!(id(&deliveries[1]), "in/a.jsonl:10");
     let header = |name| message.headers().get(name).unwrap();
     assert_eq!((header("file-offset"), header("file-line")), ("10", "3"));
     assert_eq!(header("content-type"), "application/json");
@@ -278,7 +290,7 @@ async fn what_was_rejected_is_kept_with_the_reason() {
     let error: Json = serde_json::from_str(&bench.files()["failed/bad.xml.error"]).unwrap();
     assert_eq!(error["error"], "no end tag");
     assert_eq!(error["class"], "body_format");
-    assert_eq!(error["message"], "bad.xml:0");
+    assert_eq!(without_stamp(error["message"].as_str().unwrap()), "in/bad.xml:0");
 
     // The name again: nothing is replaced.
     bench.write("bad.xml", "<b>");
@@ -312,7 +324,8 @@ async fn rejected_lines_are_kept_and_the_file_goes_on() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!((&errors[0]["message"], &errors[1]["message"]), (&json!("a.csv:0"), &json!("a.csv:5")));
+    let messages = errors.iter().map(|error| without_stamp(error["message"].as_str().unwrap()));
+    assert_eq!(messages.collect::<Vec<_>>(), ["in/a.csv:0", "in/a.csv:5"]);
     assert_eq!(errors[1]["line"], 3);
 }
 
@@ -357,9 +370,32 @@ async fn a_file_that_is_too_large_is_rejected_unread() {
     bench.write("right", "x".repeat(10));
     let mut source = bench.start(at_once()).await;
     let deliveries = take(&mut source, 1).await;
-    assert_eq!(deliveries[0].message.id().as_str(), "right:0");
+    assert_eq!(id(&deliveries[0]), "in/right:0");
     bench.until(|b| is_there(b, "failed/large")).await;
     assert!(bench.files()["failed/large.error"].contains("limits.body_bytes"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_comes_again_gives_other_ids_and_a_file_that_comes_again_the_same() {
+    let bench = Bench::new();
+    let mut source = bench.start(lines(json!({}))).await;
+    let (staged, modified) =
+        (bench.folder.path().join("staged"), std::time::UNIX_EPOCH + Duration::from_secs(1_000));
+    let mut ids = Vec::new();
+    for name in ["done/a", "done/a-1"] {
+        fs::write(&staged, "monday\n").unwrap();
+        // As `cp -p` does it.
+        let file = fs::File::options().write(true).open(&staged).unwrap();
+        file.set_modified(modified).unwrap();
+        fs::rename(&staged, bench.path("a")).unwrap();
+        let delivery = take(&mut source, 1).await.remove(0);
+        ids.push(delivery.message.id().clone());
+        delivery.acknowledgement.delivered();
+        bench.until(|b| is_there(b, name)).await;
+    }
+    assert_ne!(ids[0], ids[1]);
+    fs::rename(bench.path("done/a"), bench.path("a")).unwrap();
+    assert_eq!(take(&mut source, 1).await[0].message.id(), &ids[0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -403,10 +439,11 @@ async fn after_a_kill_reading_goes_on_where_acknowledged_work_ended() {
     bench.until(|b| progress_files(b) == 1).await;
     source.shared.flush(true);
     source.die().await;
-    drop(unsettled);
+    let unsettled: Vec<_> = unsettled.into_iter().map(|d| d.message.id().clone()).collect();
 
     let mut source = bench.start(lines(json!({}))).await;
     let deliveries = take(&mut source, 59).await;
+    assert!(unsettled.iter().all(|id| deliveries.iter().any(|d| d.message.id() == id)), "the ids stay");
     let expected: Vec<String> = content[40..50].iter().chain(&content[51..]).cloned().collect();
     assert_eq!(bodies(&deliveries), expected);
     let ids: BTreeSet<_> = deliveries.iter().map(|d| d.message.id().to_string()).collect();
@@ -675,8 +712,7 @@ async fn names_that_are_not_utf8_are_told_apart() {
     }
     let mut source = bench.start(at_once()).await;
     let deliveries = take(&mut source, 2).await;
-    let ids: Vec<&str> = deliveries.iter().map(|d| d.message.id().as_str()).collect();
-    assert_eq!(ids, ["caf%E8:0", "caf%E9:0"]);
+    assert_eq!(deliveries.iter().map(id).collect::<Vec<_>>(), ["in/caf%E8:0", "in/caf%E9:0"]);
     assert_eq!(deliveries[0].message.headers().get("file-name"), Some("caf%E8"));
     deliveries.into_iter().for_each(|d| d.acknowledgement.delivered());
     let done = bench.path("done").join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
