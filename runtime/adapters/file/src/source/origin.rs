@@ -9,12 +9,14 @@ use std::{
 
 use crate::{configured::ConfiguredPath, fnv::fnv1a};
 
-/// How much of a path goes into an id, in bytes: its end, for there is the name.
-const MAX_PATH_BYTES: usize = 512;
+/// How much of a path goes into an id, in bytes: its end, for there is the name. With stamp and offset there is still room in
+/// a file's name (255 bytes) for what stands around `${message.id}`.
+const MAX_PATH_BYTES: usize = 180;
 
-/// `in/orders.jsonl@27c1e5a0b3d94f68`.
+/// `in:orders.jsonl@27c1e5a0b3d94f68`. Holds no `/`, so that an id can be a file's name, or a part of one.
 pub(crate) fn origin(directory: &ConfiguredPath, name_text: &str, metadata: Option<&Metadata>) -> String {
     let path = directory.written_path_of(name_text);
+    let path = path.trim_start_matches("./").trim_start_matches('/').replace('/', ":");
     let end = path.ceil_char_boundary(path.len().saturating_sub(MAX_PATH_BYTES));
     format!("{}@{:016x}", path.get(end..).unwrap_or_default(), metadata.map_or(0, stamp))
 }
@@ -72,7 +74,22 @@ mod tests {
         let long = format!("{}/in", "é".repeat(400));
         let directory = ConfiguredPath::new(Path::new("/"), Path::new(&long), &config(&json!(null)));
         let origin = origin(&directory, "orders.xml", None);
-        assert!(origin.ends_with("é/in/orders.xml@0000000000000000"), "{origin}");
+        assert!(origin.ends_with("é:in:orders.xml@0000000000000000"), "{origin}");
         assert!(origin.len() <= MAX_PATH_BYTES + 17 && origin.len() > MAX_PATH_BYTES, "{}", origin.len());
+    }
+
+    #[test]
+    fn an_id_can_be_the_name_of_a_file() {
+        for (written, expected) in [
+            ("in", "in:a@"),
+            ("/var/in/", "var:in:a@"),
+            ("./in", "in:a@"),
+            (".", "a@"),
+            ("../in", "..:in:a@"),
+        ] {
+            let directory = ConfiguredPath::new(Path::new("/"), Path::new(written), &config(&json!(null)));
+            let origin = origin(&directory, "a", None);
+            assert!(origin.starts_with(expected) && !origin.contains('/'), "{written}: {origin}");
+        }
     }
 }
