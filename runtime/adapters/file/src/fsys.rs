@@ -261,27 +261,25 @@ fn cut(bytes: &[u8], room: usize) -> &[u8] {
     bytes.get(..end).unwrap_or_default()
 }
 
-/// A file name as text. A name that is not UTF-8, or holds control characters, is shown with those bytes, and every `%`,
-/// percent-encoded, so that two names never give the same text and no name breaks a log or a header.
+/// A file name as text. Bytes that are not UTF-8, and control characters, are percent-encoded, and so is a `%` that would
+/// read as the beginning of such a code: two names never give the same text, and no name breaks a log or a header.
 pub(crate) fn name_text(name: &OsStr) -> String {
-    match name.to_str() {
-        Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => {
-            let mut text = String::with_capacity(name.len() * 3);
-            for chunk in name.as_bytes().utf8_chunks() {
-                for c in chunk.valid().chars() {
-                    if c.is_control() || c == '%' {
-                        let mut buffer = [0; 4];
-                        encode_into(&mut text, c.encode_utf8(&mut buffer).as_bytes());
-                    } else {
-                        text.push(c);
-                    }
-                }
-                encode_into(&mut text, chunk.invalid());
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.as_bytes().utf8_chunks() {
+        let valid = chunk.valid();
+        for (at, c) in valid.char_indices() {
+            let next = valid.as_bytes().get(at + 1..at + 3).unwrap_or_default();
+            let reads_as_code = c == '%' && next.len() == 2 && next.iter().all(u8::is_ascii_hexdigit);
+            if c.is_control() || reads_as_code {
+                let mut buffer = [0; 4];
+                encode_into(&mut text, c.encode_utf8(&mut buffer).as_bytes());
+            } else {
+                text.push(c);
             }
-            text
         }
+        encode_into(&mut text, chunk.invalid());
     }
+    text
 }
 
 fn encode_into(text: &mut String, bytes: &[u8]) {
@@ -345,7 +343,11 @@ mod tests {
         for (name, text) in [
             (&b"plain 100%.txt"[..], "plain 100%.txt"),
             (b"caf\xC3\xA9", "café"),
-            (b"caf\xE9%", "caf%E9%25"),
+            (b"caf\xE9%", "caf%E9%"),
+            (b"caf%E9%", "caf%25E9%"),
+            (b"%4\xE91", "%4%E91"),
+            (b"%2541", "%252541"),
+            (b"%", "%"),
             (b"a\nb", "a%0Ab"),
         ] {
             assert_eq!(name_text(OsStr::from_bytes(name)), text);

@@ -5,12 +5,16 @@
 //! | [`config`] | what stands in a flow file |
 //! | `source` | files of a folder become deliveries, whole or line by line |
 //! | `sink` | messages become files, or lines at the end of one |
+//! | `configured` | paths of a flow file, with the text that may be shown |
+//! | `fnv` | the hash in names and ids |
 //! | `fsys` | the file system operations that both need |
 //!
 //! Unix only: claims rest on `rename` and `flock`, names that cannot leave their folder on `openat` and `O_NOFOLLOW`.
 
 pub mod config;
+mod configured;
 mod content_type;
+mod fnv;
 mod fsys;
 mod sink;
 mod source;

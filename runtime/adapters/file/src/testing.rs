@@ -8,8 +8,38 @@ use std::{
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use gristmill_core::config::{Node, Span, SubstitutedPart, Substitution, Value};
+use serde_json::Value as Json;
+
+/// Wherever this stands in the configuration of a test, it came from the environment.
+pub(crate) const SECRET: &str = "hunter2";
+
+/// A configuration of a test, with [`SECRET`] as `${env:SECRET}` gives it.
+pub(crate) fn config(json: &Json) -> Node {
+    let mut node = Node::from_json(json, &Span::nowhere("test"));
+    substitute(&mut node);
+    node
+}
+
+fn substitute(node: &mut Node) {
+    match &mut node.value {
+        Value::String(text) if text.contains(SECRET) => {
+            let secret = || SubstitutedPart::Value { written: "${env:SECRET}".into(), value: SECRET.into() };
+            let mut parts = Vec::new();
+            for (index, literal) in text.split(SECRET).enumerate() {
+                parts.extend((index > 0).then(secret));
+                parts.push(SubstitutedPart::Written(literal.into()));
+            }
+            node.substitution = Some(Arc::new(Substitution { parts }));
+        }
+        Value::List(items) => items.iter_mut().for_each(substitute),
+        Value::Map(entries) => entries.iter_mut().for_each(|entry| substitute(&mut entry.value)),
+        _ => {}
+    }
+}
 
 /// The syncs of folders, by device and inode number: tests that run side by side have folders of their own.
 static SYNCS: Mutex<BTreeMap<(u64, u64), Syncs>> = Mutex::new(BTreeMap::new());

@@ -158,10 +158,7 @@ impl AppendSink {
 
     /// Looks whether the file can be written, and cuts a torn tail, when the name is known before any message is.
     pub(crate) fn open(&self) -> Result<(), Failure> {
-        let path = self.folder.path().display();
-        self.folder.get().map_err(|error| {
-            unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"))
-        })?;
+        self.folder.get().map_err(|error| failure(&error, "file sink"))?;
         if let Naming::Fixed(name) = &self.naming {
             self.appender(name).commit().look()?;
         }
@@ -319,7 +316,7 @@ impl Appender {
         let date = now.as_millis().max(self.last_aside.load(Ordering::Relaxed).saturating_add(1));
         self.last_aside.store(date, Ordering::Relaxed);
         let aside = rotation::set_aside(&file.folder, &self.name.name, Timestamp::from_millis(date))?;
-        tracing::info!(file = %self.name, aside, bytes = file.length, "set aside, a new file begins");
+        tracing::info!(file = %self.name, aside = self.name.if_shown(&aside), bytes = file.length, "set aside, a new file begins");
         if let Some(keep) = rotate.keep
             && let Err(error) = rotation::prune(&file.folder, &self.name.name, keep)
         {
@@ -329,7 +326,7 @@ impl Appender {
     }
 
     fn what(&self) -> String {
-        format!("file sink: appending to `{}/{}`", self.folder.path().display(), self.name)
+        format!("file sink: appending to `{}/{}`", self.folder.path(), self.name)
     }
 }
 
@@ -418,7 +415,7 @@ fn cut_torn_tail(
             file = %name,
             offset = cut.whole,
             bytes = cut.torn,
-            kept_in = torn,
+            kept_in = name.if_shown(&torn),
             "the last line has no end: it was half-written when a process died, and is cut off"
         );
     }

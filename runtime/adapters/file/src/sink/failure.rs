@@ -5,9 +5,14 @@ use std::io;
 use gristmill_core::{ErrorClass, Failure};
 use rustix::io::Errno;
 
+use super::folder::{FolderError, Stage};
+
 /// The failure of a message that could not be written. `what` says what was tried, e.g. ``writing `a.json` ``.
 pub(crate) fn failure(error: &io::Error, what: &str) -> Failure {
     use ErrorClass::{SinkRejected, SinkUnavailable};
+    if let Some(folder) = error.get_ref().and_then(|inner| inner.downcast_ref::<FolderError>()) {
+        return of_folder(folder, what);
+    }
     let (class, mend) = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC) => (SinkUnavailable, "the disk is full: make room"),
         Some(Errno::DQUOT) => (SinkUnavailable, "the quota is used up: make room or raise it"),
@@ -33,6 +38,27 @@ pub(crate) fn failure(error: &io::Error, what: &str) -> Failure {
         _ => (SinkUnavailable, "see the system's log"),
     };
     Failure::new(class, format!("{what}: {error}; {mend}"))
+}
+
+/// The folder itself: whatever the error is, no message is to blame.
+fn of_folder(folder: &FolderError, what: &str) -> Failure {
+    let errno = folder.error.raw_os_error().map(Errno::from_raw_os_error);
+    let mend = match (errno, folder.stage) {
+        (Some(Errno::NOENT), Stage::Make) => "no folder can be made there: name another `directory`",
+        (Some(Errno::NOENT), Stage::Open { made: false }) => {
+            "make it, mend `directory`, or say `create_directory: true`"
+        }
+        (Some(Errno::NOENT), Stage::Open { made: true }) => {
+            "it was removed this moment, or a link that leads nowhere is in its place"
+        }
+        (Some(Errno::NOTDIR | Errno::EXIST), _) => {
+            "it or what is above it is not a folder: mend `directory`, or move that away"
+        }
+        (Some(Errno::LOOP), _) => "links on the way to it lead in a circle: mend them or `directory`",
+        (Some(Errno::NAMETOOLONG), _) => "the path is longer than the file system takes: shorten `directory`",
+        _ => return unavailable(&folder.error, &format!("{what}: {}", folder.what())),
+    };
+    Failure::new(ErrorClass::SinkUnavailable, format!("{what}: {folder}; {mend}"))
 }
 
 /// The same for what is no message's doing, whatever the error is: the folder itself, the file that all append to.

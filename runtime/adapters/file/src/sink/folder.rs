@@ -2,6 +2,8 @@
 //! links: so no name, and no link that someone plants while a name is walked, leads elsewhere.
 
 use std::{
+    error::Error,
+    fmt,
     fs::{self, File},
     io,
     os::{
@@ -17,12 +19,15 @@ use rustix::{
     io::Errno,
 };
 
-use crate::fsys::{Permissions, RESERVED_PREFIX, make_folders, sync_folder, sync_name_of};
+use crate::{
+    configured::ConfiguredPath,
+    fsys::{Permissions, RESERVED_PREFIX, make_folders, sync_folder, sync_name_of},
+};
 
 /// A folder that is written to.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    path: PathBuf,
+    path: ConfiguredPath,
     /// Whether it is made when it is missing.
     create: bool,
     /// Of it, and of what is made in it.
@@ -30,6 +35,24 @@ pub(crate) struct Folder {
     open: Mutex<Option<Arc<OwnedFd>>>,
     /// Without links, as of when it was last opened.
     real: Mutex<PathBuf>,
+}
+
+/// Why the folder itself is not open: no message's doing.
+#[derive(Debug)]
+pub(crate) struct FolderError {
+    /// The folder, as it may be shown.
+    folder: String,
+    pub(crate) stage: Stage,
+    pub(crate) error: io::Error,
+}
+
+/// How far the opening came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It is missing and cannot be made.
+    Make,
+    /// It cannot be opened. It was there or was made, where `made` says that it would be.
+    Open { made: bool },
 }
 
 /// A subfolder, and the way to it.
@@ -41,30 +64,39 @@ pub(crate) struct Entered {
 }
 
 impl Folder {
-    pub(crate) fn new(path: PathBuf, create: bool, permissions: Permissions) -> Self {
-        Self { real: Mutex::new(path.clone()), path, create, permissions, open: Mutex::new(None) }
+    pub(crate) fn new(path: ConfiguredPath, create: bool, permissions: Permissions) -> Self {
+        Self { real: Mutex::new(path.path().to_owned()), path, create, permissions, open: Mutex::new(None) }
     }
 
-    /// The handle; opened anew when another folder has this path by now.
+    /// The handle; opened anew when another folder has this path by now. The error holds a [`FolderError`].
     pub(crate) fn get(&self) -> io::Result<Arc<OwnedFd>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &*open
-            && let (Ok(there), Ok(held)) = (fs::metadata(&self.path), rustix::fs::fstat(handle))
+            && let (Ok(there), Ok(held)) = (fs::metadata(self.path.path()), rustix::fs::fstat(handle))
             && (there.dev(), there.ino()) == (held.st_dev, held.st_ino)
         {
             return Ok(Arc::clone(handle));
         }
-        if self.create && !self.path.is_dir() {
-            make_folders(&self.path, self.permissions)?;
+        let path = self.path.path();
+        let failed = |stage| {
+            move |error: io::Error| {
+                let folder = self.path.to_string();
+                io::Error::new(error.kind(), FolderError { folder, stage, error })
+            }
+        };
+        if self.create && !path.is_dir() {
+            make_folders(path, self.permissions).map_err(failed(Stage::Make))?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The configured path itself may lead over links: the operator chose it.
-        let handle = Arc::new(rustix::fs::openat(CWD, &self.path, flags, Mode::empty())?);
+        let opening = failed(Stage::Open { made: self.create });
+        let handle = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(io::Error::from);
+        let handle = Arc::new(handle.map_err(&opening)?);
         if self.create {
             // Also when it was there: whoever made it may not have come so far.
-            sync_name_of(&self.path)?;
+            sync_name_of(path).map_err(&opening)?;
         }
-        if let Ok(real) = fs::canonicalize(&self.path) {
+        if let Ok(real) = fs::canonicalize(path) {
             *self.real.lock().unwrap_or_else(PoisonError::into_inner) = real;
         }
         *open = Some(Arc::clone(&handle));
@@ -77,7 +109,7 @@ impl Folder {
     }
 
     /// For messages.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &ConfiguredPath {
         &self.path
     }
 
@@ -86,6 +118,25 @@ impl Folder {
         self.real.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+impl FolderError {
+    /// What could not be done, without the reason.
+    pub(crate) fn what(&self) -> String {
+        let what = match self.stage {
+            Stage::Make => "made",
+            Stage::Open { .. } => "opened",
+        };
+        format!("the folder `{}` cannot be {what}", self.folder)
+    }
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what(), self.error)
+    }
+}
+
+impl Error for FolderError {}
 
 impl Entered {
     /// Every folder whose names must be on disk for a file in this one to be found again.

@@ -1,37 +1,46 @@
 //! Names that come from messages. Whatever a message holds, its file is inside the folder: a name is taken apart into plain
 //! parts here, and what is not plain is refused, not repaired.
 
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
 use gristmill_core::{ErrorClass, Failure, Message};
 
 use crate::{
     content_type,
+    fnv::fnv1a,
     fsys::{MAX_NAME_BYTES, RESERVED_PREFIX},
 };
 
 /// How deep subfolders may nest.
 const MAX_DEPTH: usize = 16;
 
-/// How much of a message's id goes into a name that is made of it, in bytes.
-const MAX_ID_BYTES: usize = 180;
+/// How much of a message's id goes into a name that is made of it, in bytes: its end, where ids differ.
+const MAX_ID_BYTES: usize = 220;
 
 /// A name that stays inside its folder.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct SafeName {
     /// The subfolders, outermost first.
     pub(crate) folders: Vec<String>,
     /// The name of the file.
     pub(crate) name: String,
+    /// What is shown in its place, where a part of it came from outside of the flow file. Makes no other name of it.
+    written: Option<Arc<str>>,
 }
 
 impl SafeName {
-    /// Takes a name apart.
+    /// Takes a name apart. `written` is shown in its place, if given.
     ///
     /// # Errors
     /// What is wrong with it, for the operator.
-    pub(crate) fn parse(text: &str, subdirectories: bool) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, subdirectories: bool, written: Option<Arc<str>>) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the name is empty".into());
         }
+        let text_shown = || shown(written.as_deref().unwrap_or(text));
         let mut parts: Vec<String> = Vec::new();
         for part in text.split('/') {
             let problem = if part.is_empty() {
@@ -50,21 +59,25 @@ impl SafeName {
                 parts.push(part.to_owned());
                 continue;
             };
-            return Err(format!("`{}` is no name for a file: {problem}", shown(text)));
+            return Err(format!("`{}` is no name for a file: {problem}", text_shown()));
         }
         let name = parts.pop().unwrap_or_default();
         if !parts.is_empty() && !subdirectories {
             return Err(format!(
                 "`{}` holds a `/`: say `subdirectories: true` to write into subfolders",
-                shown(text)
+                text_shown()
             ));
         }
-        Ok(Self { folders: parts, name })
+        Ok(Self { folders: parts, name, written })
     }
 
     /// The same for a name that was rendered for a message.
-    pub(crate) fn of_message(text: &str, subdirectories: bool) -> Result<Self, Failure> {
-        Self::parse(text, subdirectories)
+    pub(crate) fn of_message(
+        text: &str,
+        subdirectories: bool,
+        written: Option<Arc<str>>,
+    ) -> Result<Self, Failure> {
+        Self::parse(text, subdirectories, written)
             .map_err(|problem| Failure::new(ErrorClass::SinkRejected, format!("file sink: {problem}")))
     }
 
@@ -72,8 +85,9 @@ impl SafeName {
     pub(crate) fn of_id(message: &Message, extension: Option<&str>) -> Self {
         let id = message.id().as_str();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let mut name: String =
-            id.chars().map(|c| if is_plain(c) { c } else { '_' }).take(MAX_ID_BYTES).collect();
+        let mut name: String = id.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+        // One byte a character by now.
+        name.drain(..name.len().saturating_sub(MAX_ID_BYTES));
         if name.starts_with('.') {
             name.replace_range(..1, "_");
         }
@@ -86,12 +100,39 @@ impl SafeName {
             name.push('.');
             name.push_str(extension);
         }
-        Self { folders: Vec::new(), name }
+        Self { folders: Vec::new(), name, written: None }
+    }
+
+    /// A name that is made of this one, unless it must not be shown.
+    pub(crate) fn if_shown<'a>(&self, derived: &'a str) -> Option<&'a str> {
+        self.written.is_none().then_some(derived)
+    }
+
+    fn parts(&self) -> (&[String], &str) {
+        (&self.folders, &self.name)
     }
 }
 
+impl PartialEq for SafeName {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for SafeName {}
+
+impl Hash for SafeName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+/// As it may be shown.
 impl std::fmt::Display for SafeName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(written) = &self.written {
+            return f.write_str(written);
+        }
         for folder in &self.folders {
             write!(f, "{folder}/")?;
         }
@@ -102,13 +143,6 @@ impl std::fmt::Display for SafeName {
 /// A name in a message, short and without what would break a line.
 fn shown(text: &str) -> String {
     text.chars().flat_map(char::escape_debug).take(120).collect()
-}
-
-/// FNV-1a, 64 bits: the same on every machine and in every version.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -141,13 +175,13 @@ mod tests {
             ".gristmill-tmp-1",
             "x/.gristmill/y",
         ] {
-            assert!(SafeName::parse(bad, true).is_err(), "{bad:?}");
+            assert!(SafeName::parse(bad, true, None).is_err(), "{bad:?}");
         }
-        let safe = SafeName::parse("2026/01/a b.json", true).unwrap();
+        let safe = SafeName::parse("2026/01/a b.json", true, None).unwrap();
         assert_eq!((safe.folders.len(), safe.name.as_str()), (2, "a b.json"));
         assert_eq!(safe.to_string(), "2026/01/a b.json");
-        assert!(SafeName::parse("a/b", false).unwrap_err().contains("subdirectories: true"));
-        assert!(SafeName::parse("...", false).is_ok());
+        assert!(SafeName::parse("a/b", false, None).unwrap_err().contains("subdirectories: true"));
+        assert!(SafeName::parse("...", false, None).is_ok());
     }
 
     #[test]
@@ -161,9 +195,11 @@ mod tests {
         let names =
             [of("a/../b"), of("a/../c"), of("../x"), of("a:b"), of("a_b"), of(&"x".repeat(500)), of(".x")];
         for name in &names {
-            assert!(SafeName::parse(name, false).is_ok(), "{name}");
+            assert!(SafeName::parse(name, false, None).is_ok(), "{name}");
             assert!(!name.starts_with('.'));
         }
+        let long = of(&format!("{}/in/orders.jsonl@0123456789abcdef:17", "x".repeat(300)));
+        assert!(long.contains("x_in_orders.jsonl_0123456789abcdef_17-") && long.len() <= 245, "{long}");
         assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
     }
 }

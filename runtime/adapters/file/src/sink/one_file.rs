@@ -42,6 +42,8 @@ pub(crate) enum Naming {
     Rendered {
         slot: Slot,
         subdirectories: bool,
+        /// What is shown in its place, where a part of it came from outside of the flow file.
+        written: Option<Arc<str>>,
     },
     /// Made of the message's id, with this extension or that of its content type.
     Id {
@@ -86,8 +88,8 @@ impl Naming {
     pub(crate) fn name(&self, outgoing: Outgoing<'_>) -> Result<SafeName, Failure> {
         match self {
             Self::Fixed(name) => Ok(name.clone()),
-            Self::Rendered { slot, subdirectories } => {
-                SafeName::of_message(outgoing.text(*slot), *subdirectories)
+            Self::Rendered { slot, subdirectories, written } => {
+                SafeName::of_message(outgoing.text(*slot), *subdirectories, written.clone())
             }
             Self::Id { extension } => Ok(SafeName::of_id(outgoing.message, *extension)),
         }
@@ -114,10 +116,8 @@ impl Files {
 
     /// Opens the folder, and removes what a dead process left half-written in it.
     pub(crate) fn open(&self) -> Result<(), Failure> {
-        let path = self.folder.path().display();
-        let top = self.folder.get().map_err(|error| {
-            unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"))
-        })?;
+        let path = self.folder.path();
+        let top = self.folder.get().map_err(|error| failure(&error, "file sink"))?;
         match folder::remove_dead_temporaries(&top) {
             Ok(0) => {}
             Ok(removed) => {
@@ -229,12 +229,11 @@ impl Commit for Files {
     const MAX_GROUP: usize = 64;
 
     fn commit(&self, items: Vec<FileItem>) -> Vec<Result<(), Failure>> {
-        let path = self.folder.path().display();
+        let path = self.folder.path();
         let top = match self.folder.get() {
             Ok(top) => top,
             Err(error) => {
-                let failure =
-                    unavailable(&error, &format!("file sink: the folder `{path}` cannot be opened"));
+                let failure = failure(&error, "file sink");
                 return items.iter().map(|_| Err(failure.clone())).collect();
             }
         };

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -23,13 +22,14 @@ use super::{
 };
 use crate::{
     config::{IfExists, Mode, SinkConfig},
+    configured::{ConfiguredPath, written},
     fsys::Permissions,
 };
 
 /// Checked configuration of a file sink.
 #[derive(Debug)]
 struct FileSinkSpec {
-    directory: PathBuf,
+    directory: ConfiguredPath,
     create_directory: bool,
     permissions: Permissions,
     naming: Naming,
@@ -70,7 +70,7 @@ pub(crate) fn check(
         _ => None,
     };
     let spec = FileSinkSpec {
-        directory: checker.base_dir.join(&config.directory),
+        directory: ConfiguredPath::new(checker.base_dir, &config.directory, node.at(["directory"])),
         create_directory: config.create_directory,
         permissions: match (config.file_mode, usage) {
             (Some(mode), _) => Permissions::exactly(mode.bits()),
@@ -97,8 +97,9 @@ fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checke
         return Some(Naming::Id { extension: (usage == SinkUse::DeadLetter).then_some("json") });
     };
     let at = node.at(["name"]);
+    let written = written(at).map(Arc::from);
     if !name.contains("${") {
-        return match SafeName::parse(name, config.subdirectories) {
+        return match SafeName::parse(name, config.subdirectories, written) {
             Ok(name) => Some(Naming::Fixed(name)),
             Err(problem) => {
                 checker.mistake("invalid_value", at, problem, "write the name of a file inside `directory`");
@@ -118,7 +119,7 @@ fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checke
         );
     }
     let slot = checker.template(at, name);
-    Some(Naming::Rendered { slot, subdirectories: config.subdirectories })
+    Some(Naming::Rendered { slot, subdirectories: config.subdirectories, written })
 }
 
 #[async_trait]

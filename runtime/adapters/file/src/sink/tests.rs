@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use gristmill_core::{
     ErrorClass, Failure, Message, Timestamp,
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
-    config::{Mistakes, Node, Span},
+    config::Mistakes,
     limits::FlowLimits,
     sink::{Outgoing, Sink, SinkContext},
     testkit::ManualClock,
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::{
     FileAdapter,
-    testing::{fail_syncs, syncs},
+    testing::{self, SECRET, fail_syncs, syncs},
 };
 
 struct Bench {
@@ -50,9 +50,11 @@ impl Bench {
         config.as_object_mut().unwrap().entry("directory").or_insert(json!("out"));
         let (mut mistakes, limits) = (Mistakes::new(), FlowLimits::default());
         let mut checker = Checker::new(&mut mistakes, self.folder.path(), &limits);
-        let node = Node::from_json(&config, &Span::nowhere("test"));
+        let node = testing::config(&config);
         let checked = self.adapter.check_sink(&node, usage, &mut checker);
-        checked.ok_or_else(|| mistakes.iter().map(ToString::to_string).collect())
+        let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        // There may be a spec along with mistakes, for more of them to be found.
+        checked.filter(|_| texts.is_empty()).ok_or(texts)
     }
 
     async fn try_open(&self, config: Json) -> Result<Arc<dyn Sink>, Failure> {
@@ -228,6 +230,68 @@ async fn a_folder_in_the_way_is_said_and_a_missing_one_is_made_or_not() {
 }
 
 #[tokio::test]
+async fn a_folder_that_cannot_be_had_is_said_with_what_to_do() {
+    let bench = Bench::new();
+    fs::write(bench.folder.path().join("file"), "in the way").unwrap();
+    let append = append(json!({}));
+    for base in [json!({}), append] {
+        let open = async |directory: &str, create: bool| {
+            let mut config = base.clone();
+            config["directory"] = json!(directory);
+            config["create_directory"] = json!(create);
+            let failure = bench.try_open(config).await.err().unwrap();
+            assert_eq!(failure.class(), ErrorClass::SinkUnavailable, "{failure}");
+            failure.text().to_owned()
+        };
+        let kernel = open("/proc/nope", true).await;
+        assert!(
+            kernel.contains("`/proc/nope` cannot be made") && kernel.contains("another `directory`"),
+            "{kernel}"
+        );
+        let missing = open("nope", false).await;
+        assert!(
+            missing.contains("cannot be opened") && missing.contains("create_directory: true"),
+            "{missing}"
+        );
+        for (directory, create) in [("file/out", true), ("file", true), ("file", false)] {
+            let file = open(directory, create).await;
+            assert!(file.contains("is not a folder"), "{file}");
+        }
+    }
+    // While the sink is open.
+    let sink = bench.open(rendered(json!({"create_directory": false, "directory": "."}))).await;
+    send(&sink, "a", "x").await.unwrap();
+    let sink = bench.open(rendered(json!({}))).await;
+    fs::rename(bench.path(""), bench.folder.path().join("away")).unwrap();
+    fs::write(bench.folder.path().join("out"), "in the way").unwrap();
+    let failure = send(&sink, "a", "x").await.unwrap_err();
+    assert!(failure.is_retryable() && failure.text().contains("is not a folder"), "{failure}");
+}
+
+#[tokio::test]
+async fn no_error_shows_a_substituted_folder_or_name() {
+    let bench = Bench::new();
+    let hides = |text: &str| {
+        assert!(!text.contains(SECRET) && text.contains("${env:SECRET}"), "{text}");
+    };
+    let missing = json!({"directory": "hunter2", "create_directory": false});
+    hides(bench.try_open(missing).await.err().unwrap().text());
+    let mistakes = bench.check(json!({"name": "../hunter2"}), SinkUse::Send).unwrap_err();
+    assert!(!mistakes.concat().contains(SECRET), "{mistakes:?}");
+    fs::create_dir_all(bench.path("hunter2")).unwrap();
+    for mode in [json!({"one_file": {}}), json!({"append": {}})] {
+        // A folder has that name.
+        let rendered = bench.open(json!({"name": "hunter2${headers.x}", "mode": mode})).await;
+        hides(send(&rendered, "hunter2", "x").await.unwrap_err().text());
+        hides(send(&rendered, "../hunter2", "x").await.unwrap_err().text());
+        match bench.try_open(json!({"name": "hunter2", "mode": mode})).await {
+            Ok(fixed) => hides(send(&fixed, "", "x").await.unwrap_err().text()),
+            Err(failure) => hides(failure.text()),
+        }
+    }
+}
+
+#[tokio::test]
 async fn half_written_files_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let bench = Bench::new();
     fs::create_dir(bench.path("")).unwrap();
@@ -292,7 +356,7 @@ async fn another_process_is_kept_out() {
     let mut checker = Checker::new(&mut mistakes, bench.folder.path(), &limits);
     let mut config = append(json!({}));
     config["directory"] = json!("out");
-    let node = Node::from_json(&config, &Span::nowhere("test"));
+    let node = testing::config(&config);
     let spec = other.check_sink(&node, SinkUse::Send, &mut checker).unwrap().spec;
     let second = spec.open(SinkContext { flow: "b".into(), body_bytes: 1 }).await.unwrap();
     let failure = send(&second, "", "two").await.unwrap_err();

@@ -17,6 +17,7 @@ use super::{
     keep,
     ledger::Ledger,
     lines::LineReader,
+    origin::origin,
     settings::{AfterDone, Settings},
 };
 use crate::fsys::{self, open_no_follow};
@@ -26,8 +27,10 @@ use crate::fsys::{self, open_no_follow};
 pub(crate) struct ClaimedFile {
     /// Its name, as it was in the folder.
     pub(crate) name: OsString,
-    /// The name as text: the first part of message ids.
+    /// The name as text.
     pub(crate) name_text: String,
+    /// The part of message ids before the offset.
+    origin: String,
     /// Where it is now.
     pub(crate) path: PathBuf,
     pub(crate) progress_path: PathBuf,
@@ -96,6 +99,7 @@ impl ClaimedFile {
         Self {
             name_text: fsys::name_text(&facts.name),
             name: facts.name,
+            origin: facts.origin,
             path: facts.path,
             progress_path: facts.progress_path,
             inode: facts.inode,
@@ -120,7 +124,7 @@ impl ClaimedFile {
 
     /// The id of the message at this offset.
     pub(crate) fn message_id(&self, offset: u64) -> String {
-        format!("{}:{offset}", self.name_text)
+        format!("{}:{offset}", self.origin)
     }
 
     /// Reads a message once more, as it was read the first time.
@@ -190,7 +194,7 @@ impl ClaimedFile {
 
     /// Puts the file back to where it was claimed from, as if it had not been.
     pub(crate) fn put_back(&self, settings: &Settings) {
-        if let Err(error) = fsys::rename_new(&self.path, &settings.directory.join(&self.name)) {
+        if let Err(error) = fsys::rename_new(&self.path, &settings.directory.path().join(&self.name)) {
             // It stays claimed; the next start takes it from there.
             tracing::debug!(file = self.name_text, %error, "a claimed file could not be put back");
         }
@@ -200,6 +204,7 @@ impl ClaimedFile {
 /// What is known of a file when it is claimed.
 pub(crate) struct Facts {
     pub(crate) name: OsString,
+    pub(crate) origin: String,
     pub(crate) path: PathBuf,
     pub(crate) progress_path: PathBuf,
     pub(crate) inode: u64,
@@ -221,7 +226,9 @@ impl Facts {
         let metadata = file.metadata()?;
         let headers = headers(&name, &metadata, by_line, settings);
         let progress_path = progress_path(metadata.ino());
-        Ok(Self { name, path, progress_path, inode: metadata.ino(), size: metadata.len(), by_line, headers })
+        let origin = origin(&settings.directory, &fsys::name_text(&name), Some(&metadata));
+        let (inode, size) = (metadata.ino(), metadata.len());
+        Ok(Self { name, origin, path, progress_path, inode, size, by_line, headers })
     }
 }
 
@@ -239,7 +246,7 @@ fn headers(name: &OsString, metadata: &fs::Metadata, by_line: bool, settings: &S
     {
         set(gristmill_core::message::CONTENT_TYPE, content_type);
     }
-    set("file-path", &format!("{}/{name}", settings.directory_text.trim_end_matches('/')));
+    set("file-path", &settings.directory.written_path_of(&name));
     set("file-name", &name);
     if let Ok(modified) = metadata.modified() {
         set("file-modified", &Timestamp::from(modified).to_rfc3339());

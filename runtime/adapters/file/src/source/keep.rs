@@ -13,9 +13,12 @@ use super::{
     claimed::{ClaimedFile, Reason, Rejection},
     settings::Settings,
 };
-use crate::fsys::{
-    MAX_NUMBER, Permissions, append_no_follow, cut_torn_tail, lock_exclusive, make_folders, name_text,
-    numbered, open_no_follow, rename_new, sync_folder_at, with_suffix,
+use crate::{
+    configured::ConfiguredPath,
+    fsys::{
+        MAX_NUMBER, Permissions, append_no_follow, cut_torn_tail, lock_exclusive, make_folders, name_text,
+        numbered, open_no_follow, rename_new, sync_folder_at, with_suffix,
+    },
 };
 
 /// What stands in a `.error` file: one such JSON object a line.
@@ -35,12 +38,12 @@ struct ErrorNote<'a> {
 }
 
 /// Moves a file into a folder, under its name or the first number that is free.
-pub(crate) fn move_into(from: &Path, folder: &Path, name: &OsStr) -> io::Result<OsString> {
+pub(crate) fn move_into(from: &Path, folder: &ConfiguredPath, name: &OsStr) -> io::Result<OsString> {
     let mut made = false;
     let mut number = 0;
     loop {
         let target = numbered(name, number);
-        match rename_new(from, &folder.join(&target)) {
+        match rename_new(from, &folder.path().join(&target)) {
             Ok(()) => return Ok(target),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MAX_NUMBER => number += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
@@ -65,7 +68,7 @@ pub(crate) fn failed_file(file: &ClaimedFile, settings: &Settings, reason: &Reas
         class: reason.class,
         error: &reason.text,
     };
-    let moved = move_with_note(&file.path, folder, &file.name, &line_of(&note)?, rename_new);
+    let moved = move_with_note(&file.path, folder.path(), &file.name, &line_of(&note)?, rename_new);
     moved.map_err(|error| at(folder, error))
 }
 
@@ -143,7 +146,7 @@ pub(crate) fn rejected_lines(
         lines.get_ref().sync_data()?;
         notes.get_ref().sync_data()?;
         // Their names: also of files that were there, for whoever made them may not have come so far.
-        sync_folder_at(folder)
+        sync_folder_at(folder.path())
     })();
     // What is left in the buffers after an error must not be tried again when they are dropped, and what was written of it
     // is taken back: all of it is tried again later.
@@ -156,14 +159,14 @@ pub(crate) fn rejected_lines(
 }
 
 /// Opens a file for whole lines to be added by nobody else until it is closed. Gives its length as well.
-fn append_to(folder: &Path, name: &OsStr) -> io::Result<(BufWriter<File>, u64)> {
-    let mut file = append_no_follow(&folder.join(name)).map_err(|error| at(folder, error))?;
+fn append_to(folder: &ConfiguredPath, name: &OsStr) -> io::Result<(BufWriter<File>, u64)> {
+    let mut file = append_no_follow(&folder.path().join(name)).map_err(|error| at(folder, error))?;
     // Other owners may keep lines here as well, of a file of the same name. What one takes back after an error must not be
     // what another has synced.
     lock_exclusive(&file).map_err(|error| at(folder, error))?;
     // Left by a process that was killed between two writes. Its lines had not settled: they are offered again.
     let torn = with_suffix(name, ".torn");
-    let cut = cut_torn_tail(&mut file, || append_no_follow(&folder.join(&torn)))
+    let cut = cut_torn_tail(&mut file, || append_no_follow(&folder.path().join(&torn)))
         .map_err(|error| at(folder, error))?;
     if cut.torn > 0 {
         tracing::warn!(
@@ -201,16 +204,22 @@ fn line_of(note: &ErrorNote<'_>) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    make_folders(folder, Permissions::USUAL).map_err(|error| at(folder, error))
+fn make_folder(folder: &ConfiguredPath) -> io::Result<()> {
+    make_folders(folder.path(), Permissions::USUAL).map_err(|error| {
+        let text = format!(
+            "the folder `{folder}` cannot be made: {error}. Make it, let the process make it, or name another"
+        );
+        io::Error::new(error.kind(), text)
+    })
 }
 
-fn at(folder: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("`{}`: {error}", name_text(folder.as_os_str())))
+fn at(folder: &ConfiguredPath, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{folder}`: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use gristmill_core::config::{Node, Span, Value};
     use rustix::{fs::FlockOperation, io::Errno};
 
     use super::*;
@@ -219,13 +228,15 @@ mod tests {
     fn one_at_a_time_adds_rejected_lines_and_the_next_sees_them() {
         let folder = tempfile::tempdir().unwrap();
         let name = OsStr::new("a.rejected");
-        let (mut first, length) = append_to(folder.path(), name).unwrap();
+        let node = Node::new(Value::Null, Span::nowhere("test"));
+        let failed = ConfiguredPath::new(folder.path(), Path::new(""), &node);
+        let (mut first, length) = append_to(&failed, name).unwrap();
         assert_eq!(length, 0);
         let other = File::open(folder.path().join(name)).unwrap();
         let locked = rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
         assert_eq!(locked, Err(Errno::WOULDBLOCK));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| append_to(folder.path(), name).unwrap().1);
+            let second = scope.spawn(|| append_to(&failed, name).unwrap().1);
             first.write_all(b"one\n").unwrap();
             drop(first);
             assert_eq!(second.join().unwrap(), 4, "read while nobody else writes");

@@ -63,7 +63,7 @@ impl Listing {
         if settings.order == FileOrder::Name {
             keep_first(&mut found, settings.order, MAX_LISTED);
             found.retain_mut(|candidate| {
-                fs::symlink_metadata(settings.directory.join(&candidate.name)).is_ok_and(|metadata| {
+                fs::symlink_metadata(settings.directory.path().join(&candidate.name)).is_ok_and(|metadata| {
                     candidate.size = metadata.len();
                     candidate.modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                     metadata.is_file()
@@ -95,7 +95,7 @@ impl Listing {
     /// Every regular file that is wanted; with size and time only where the order needs them to choose.
     fn list(&mut self, settings: &Settings) -> io::Result<Vec<Candidate>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&settings.directory)? {
+        for entry in fs::read_dir(settings.directory.path())? {
             let entry = entry?;
             let name = entry.file_name();
             if !settings.wants(&name) {
@@ -108,7 +108,7 @@ impl Listing {
                     let what = if kind.is_symlink() { "a symbolic link" } else { "not a regular file" };
                     tracing::warn!(
                         file = name_text(&name),
-                        directory = settings.directory_text,
+                        directory = settings.directory.written(),
                         "left where it is: it is {what}"
                     );
                 }

@@ -5,8 +5,10 @@
 //! | [`spec`] | checked configuration, and all that can fail before anything is touched |
 //! | [`settings`] | what a version wants, resolved: what a reload replaces |
 //! | [`listing`] | which files are ready |
+//! | [`overlap`] | whether two patterns can match one name |
 //! | [`work`] | claims: who has which file, and what a dead process left |
 //! | [`claimed`], [`ledger`], [`progress`] | a claimed file, which of its messages are settled, and that on disk |
+//! | [`origin`] | the part of message ids that tells files apart |
 //! | [`lines`] | a file as lines, in constant memory |
 //! | [`producer`] | the blocking half: list, claim, read |
 //! | [`shared`] | settlements, and the flush that brings them to disk |
@@ -21,6 +23,8 @@ mod keep;
 mod ledger;
 mod lines;
 mod listing;
+mod origin;
+mod overlap;
 mod producer;
 mod progress;
 mod settings;

@@ -20,6 +20,7 @@ use super::{
     ledger::Ledger,
     lines::LineReader,
     listing::{Candidate, Listing},
+    origin::origin,
     progress::Progress,
     settings::{Reading, Settings},
     shared::Shared,
@@ -174,11 +175,13 @@ impl Producer {
         let cannot = |error: io::Error| settings.cannot_read(&error);
         if self.recover_at.is_none_or(|at| at <= now) {
             self.recover_at = Some(now + settings.poll);
-            let recovery = owner.recover(&settings.directory, |name| settings.wants(name)).map_err(cannot)?;
+            let recovery =
+                owner.recover(settings.directory.path(), |name| settings.wants(name)).map_err(cannot)?;
             for orphan in recovery.orphans {
                 if self.listing.warn_once(&orphan.as_os_str().to_owned()) {
                     tracing::warn!(
-                        file = name_text(orphan.as_os_str()),
+                        file = name_text(orphan.file_name().unwrap_or_default()),
+                        directory = settings.directory.written(),
                         "a half-read file was left here by a flow that took it, and matches no flow's pattern now. \
                          Move it back into the folder to have it read from its start, or remove it"
                     );
@@ -205,7 +208,7 @@ impl Producer {
         candidate: Candidate,
         batch: &mut Batch,
     ) {
-        let from = settings.directory.join(&candidate.name);
+        let from = settings.directory.path().join(&candidate.name);
         let to = owner.file(&candidate.name);
         match rename_new(&from, &to) {
             Ok(()) => {
@@ -217,7 +220,7 @@ impl Producer {
             Err(error) => {
                 if self.listing.warn_once(&candidate.name) {
                     tracing::warn!(
-                        file = name_text(&candidate.name), directory = settings.directory_text, %error,
+                        file = name_text(&candidate.name), directory = settings.directory.written(), %error,
                         "left where it is: it cannot be claimed. The process needs write permission to the folder"
                     );
                 }
@@ -269,7 +272,7 @@ impl Producer {
                 .is_ok_and(|now| now == (seen.size, seen.modified));
             if !unchanged {
                 self.listing.unsettle(&name);
-                let _ = rename_new(&path, &settings.directory.join(&name));
+                let _ = rename_new(&path, &settings.directory.path().join(&name));
                 return;
             }
         }
@@ -304,11 +307,11 @@ impl Producer {
 
     /// Puts back what turned out to be no file, and says so once.
     fn unclaim(&mut self, settings: &Settings, path: &Path, name: &OsString, why: &str) {
-        let _ = rename_new(path, &settings.directory.join(name));
+        let _ = rename_new(path, &settings.directory.path().join(name));
         if self.listing.warn_once(name) {
             tracing::warn!(
                 file = name_text(name),
-                directory = settings.directory_text,
+                directory = settings.directory.written(),
                 "left where it is: {why}"
             );
         }
@@ -387,8 +390,10 @@ fn unreadable(
         text: format!("it cannot be opened: {error}. Give the process read permission, and move it back"),
     };
     tracing::warn!(file = name_text(&name), reason = reason.text, "moved to the failed files");
+    let metadata = fs::symlink_metadata(path).ok();
     let file = ClaimedFile::new(
         Facts {
+            origin: origin(&settings.directory, &name_text(&name), metadata.as_ref()),
             name,
             path: path.to_owned(),
             progress_path: owner.progress(0),

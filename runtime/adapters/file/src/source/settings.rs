@@ -1,6 +1,6 @@
 //! What a version of a flow wants of its endpoint, resolved: what `take_over` replaces, all at once.
 
-use std::{ffi::OsStr, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsStr, io, sync::Arc, time::Duration};
 
 use globset::GlobMatcher;
 use gristmill_core::{Clock, observe::EndpointObserver, source::SourceError};
@@ -8,6 +8,7 @@ use gristmill_core::{Clock, observe::EndpointObserver, source::SourceError};
 use super::work::Owner;
 use crate::{
     config::{EmptyLines, FileOrder},
+    configured::ConfiguredPath,
     fsys::{Permissions, RESERVED_PREFIX, make_folders},
 };
 
@@ -17,9 +18,7 @@ pub(crate) struct Settings {
     /// The flow, for the owner file.
     pub(crate) flow: Arc<str>,
     /// The folder that is read.
-    pub(crate) directory: PathBuf,
-    /// The same as it was written, for messages.
-    pub(crate) directory_text: String,
+    pub(crate) directory: ConfiguredPath,
     /// Whether it is made when it is missing.
     pub(crate) create_directory: bool,
     pub(crate) matcher: GlobMatcher,
@@ -29,7 +28,7 @@ pub(crate) struct Settings {
     pub(crate) read: Reading,
     pub(crate) content_type: Option<String>,
     pub(crate) done: AfterDone,
-    pub(crate) failed: PathBuf,
+    pub(crate) failed: ConfiguredPath,
     pub(crate) in_flight: usize,
     pub(crate) release_delay: Duration,
     pub(crate) clock: Arc<dyn Clock>,
@@ -46,8 +45,13 @@ pub(crate) enum Reading {
 /// What becomes of a file that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AfterDone {
-    Move(PathBuf),
+    Move(ConfiguredPath),
     Delete,
+}
+
+/// Whether a pattern takes names that begin with a dot.
+pub(crate) fn may_be_hidden(pattern: &GlobMatcher) -> bool {
+    pattern.glob().glob().starts_with('.')
 }
 
 impl Settings {
@@ -56,24 +60,31 @@ impl Settings {
     pub(crate) fn wants(&self, name: &OsStr) -> bool {
         let bytes = name.as_encoded_bytes();
         !bytes.starts_with(RESERVED_PREFIX.as_bytes())
-            && (!bytes.starts_with(b".") || self.matcher.glob().glob().starts_with('.'))
+            && (!bytes.starts_with(b".") || may_be_hidden(&self.matcher))
             && self.matcher.is_match(name)
     }
 
     /// A claim to files of the folder, which is made if it is missing and may be.
     pub(crate) fn new_owner(&self) -> io::Result<Owner> {
         if self.create_directory {
-            make_folders(&self.directory, Permissions::USUAL)?;
+            make_folders(self.directory.path(), Permissions::USUAL).map_err(|error| {
+                let text = format!("it is missing and cannot be made: {error}");
+                io::Error::new(error.kind(), text)
+            })?;
         }
-        Owner::new(&self.directory, &format!("flow {}", self.flow))
+        Owner::new(self.directory.path(), &format!("flow {}", self.flow))
     }
 
     /// The error of a folder that cannot be worked in.
     pub(crate) fn cannot_read(&self, error: &io::Error) -> SourceError {
+        let mend = if self.create_directory {
+            "Mend `directory`, or let the process make, read and write it"
+        } else {
+            "Check that it exists, and that the process may read and write it"
+        };
         SourceError::new(format!(
-            "file source `{}`: the folder cannot be worked in: {error}. Check that it exists, and that the process may read \
-             and write it",
-            self.directory_text
+            "file source `{}`: the folder cannot be worked in: {error}. {mend}",
+            self.directory
         ))
     }
 }

@@ -272,7 +272,7 @@ impl Shared {
                     &file,
                     format!(
                         "file source `{}`: what has settled of `{}` cannot be brought to disk: {error}",
-                        settings.directory_text, file.name_text
+                        settings.directory, file.name_text
                     ),
                 );
             }
@@ -368,7 +368,7 @@ impl Shared {
         if let Some(owner) = &*owner {
             self.closed.store(true, Ordering::SeqCst);
             self.flush_held(true);
-            owner.put_back_unbegun(&self.settings().directory);
+            owner.put_back_unbegun(self.settings().directory.path());
         }
         *owner = None;
     }

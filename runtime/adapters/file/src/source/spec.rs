@@ -1,10 +1,13 @@
 //! From configuration to a prepared source: what can be checked without touching the disk, then what cannot.
 
 use std::{
-    fs, io,
+    any::Any,
+    fmt, fs,
+    hash::{BuildHasher, RandomState},
+    io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::Path,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -20,21 +23,27 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 use super::{
     PreparedFileSource,
+    overlap::overlap,
     settings::{AfterDone, Reading, Settings},
 };
 use crate::{
     config::{Done, Read, SourceConfig},
+    configured::{ConfiguredPath, written},
     fsys::lexical,
 };
 
 /// Checked configuration of a file source.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct FileSourceSpec {
     config: SourceConfig,
     matcher: GlobMatcher,
-    directory: PathBuf,
+    /// The pattern as it stands in the flow file.
+    pattern_written: String,
+    /// Whether a part of the pattern came from outside of the flow file.
+    pattern_is_substituted: bool,
+    directory: ConfiguredPath,
     done: AfterDone,
-    failed: PathBuf,
+    failed: ConfiguredPath,
     /// Off only in tests, to show that polling alone is enough.
     pub(crate) watch: bool,
 }
@@ -44,21 +53,24 @@ impl FileSourceSpec {
     pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<Self> {
         let config: SourceConfig = parse(node, checker.mistakes)?;
         let before = checker.mistakes.len();
-        let directory = checker.base_dir.join(&config.directory);
-        let resolve = |path: &Path| checker.base_dir.join(path);
+        let (at_done, at_failed) = (node.at(["done", "move", "directory"]), node.at(["failed", "directory"]));
+        let resolve = |path: &Path, at: &Node| ConfiguredPath::new(checker.base_dir, path, at);
+        let directory = resolve(&config.directory, node.at(["directory"]));
         let done = match &config.done {
-            None => AfterDone::Move(directory.join("done")),
-            Some(Done::Move(to)) => AfterDone::Move(resolve(&to.directory)),
+            None => AfterDone::Move(directory.subfolder("done")),
+            Some(Done::Move(to)) => AfterDone::Move(resolve(&to.directory, at_done)),
             Some(Done::Delete(_)) => AfterDone::Delete,
         };
-        let failed =
-            config.failed.as_ref().map_or_else(|| directory.join("failed"), |to| resolve(&to.directory));
-        let at_done = node.at(["done", "move", "directory"]);
-        if matches!(&done, AfterDone::Move(done) if lexical(done) == lexical(&directory)) {
+        let failed = match &config.failed {
+            None => directory.subfolder("failed"),
+            Some(to) => resolve(&to.directory, at_failed),
+        };
+        let is_read = |folder: &ConfiguredPath| lexical(folder.path()) == lexical(directory.path());
+        if matches!(&done, AfterDone::Move(done) if is_read(done)) {
             same_folder(checker, at_done);
         }
-        if lexical(&failed) == lexical(&directory) {
-            same_folder(checker, node.at(["failed", "directory"]));
+        if is_read(&failed) {
+            same_folder(checker, at_failed);
         }
         if let Some(problem) = config
             .content_type
@@ -72,11 +84,21 @@ impl FileSourceSpec {
                 "write one like `application/json`",
             );
         }
-        let matcher = Self::check_pattern(&config.pattern, node.at(["pattern"]), checker);
+        let at_pattern = node.at(["pattern"]);
+        let matcher = Self::check_pattern(&config.pattern, at_pattern, checker);
         if checker.mistakes.len() > before {
             return None;
         }
-        Some(Self { config, matcher: matcher?, directory, done, failed, watch: true })
+        Some(Self {
+            matcher: matcher?,
+            pattern_written: written(at_pattern).unwrap_or_else(|| config.pattern.clone()),
+            pattern_is_substituted: at_pattern.is_substituted(),
+            config,
+            directory,
+            done,
+            failed,
+            watch: true,
+        })
     }
 
     fn check_pattern(pattern: &str, at: &Node, checker: &mut Checker<'_>) -> Option<GlobMatcher> {
@@ -103,6 +125,19 @@ impl FileSourceSpec {
         }
     }
 
+    /// What tells its files from those of other sources, with this real or lexical path of its folder.
+    fn key(&self, directory: &Path) -> String {
+        format!("file {} {}", directory.display(), self.config.pattern)
+    }
+
+    /// The same as a person may see it.
+    fn key_shown(&self) -> String {
+        match self.directory.is_substituted() {
+            true => format!("file {} {}", self.directory, self.pattern_written),
+            false => format!("file {} {}", lexical(self.directory.path()).display(), self.pattern_written),
+        }
+    }
+
     fn settings(&self, context: EndpointContext) -> Settings {
         let limits = &context.limits;
         let read = match &self.config.read {
@@ -115,7 +150,6 @@ impl FileSourceSpec {
         Settings {
             flow: context.flow,
             directory: self.directory.clone(),
-            directory_text: self.config.directory.display().to_string(),
             create_directory: self.config.create_directory,
             matcher: self.matcher.clone(),
             order: self.config.order,
@@ -135,28 +169,28 @@ impl FileSourceSpec {
     /// Whether everything is there and may be used. Changes nothing.
     fn look(&self) -> Result<(), String> {
         let directory = &self.directory;
-        let shown = directory.display();
         // What is missing will be made in this.
-        let existing = if self.config.create_directory { existing(directory) } else { directory };
+        let existing =
+            if self.config.create_directory { existing(directory.path()) } else { directory.path() };
         let metadata = fs::metadata(existing).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 format!(
-                    "the folder `{shown}` does not exist: make it, mend `directory`, or add `create_directory: true`"
+                    "the folder `{directory}` does not exist: make it, mend `directory`, or add `create_directory: true`"
                 )
             }
-            _ => format!("the folder `{shown}` cannot be looked at: {error}"),
+            _ => format!("the folder `{directory}` cannot be looked at: {error}"),
         })?;
-        if !metadata.is_dir() && existing != directory {
-            let at = existing.display();
-            return Err(format!("the folder `{shown}` cannot be made: `{at}` is not a folder"));
+        if !metadata.is_dir() && existing != directory.path() {
+            let at = directory.ancestor_text(existing);
+            return Err(format!("the folder `{directory}` cannot be made: {at} is not a folder"));
         }
         if !metadata.is_dir() {
             return Err(format!(
-                "`{shown}` is not a folder: `directory` names the folder, `pattern` the files"
+                "`{directory}` is not a folder: `directory` names the folder, `pattern` the files"
             ));
         }
-        may(existing, Access::READ_OK | Access::EXEC_OK, "read")?;
-        may(existing, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
+        may(directory, existing, Access::READ_OK | Access::EXEC_OK, "read")?;
+        may(directory, existing, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
         let mut targets = vec![(&self.failed, "failed")];
         if let AfterDone::Move(done) = &self.done {
             targets.push((done, "done"));
@@ -171,46 +205,72 @@ impl FileSourceSpec {
     /// read or the one that will be made in.
     fn look_at_target(
         &self,
-        folder: &Path,
+        folder: &ConfiguredPath,
         what: &str,
         from: &Path,
         source: &fs::Metadata,
     ) -> Result<(), String> {
-        let shown = folder.display();
-        let existing = existing(folder);
+        let existing = existing(folder.path());
         let metadata = fs::metadata(existing)
-            .map_err(|error| format!("the `{what}` folder `{shown}` cannot be looked at: {error}"))?;
+            .map_err(|error| format!("the `{what}` folder `{folder}` cannot be looked at: {error}"))?;
         if !metadata.is_dir() {
-            let at = existing.display();
-            return Err(format!("the `{what}` folder `{shown}` cannot be made: `{at}` is not a folder"));
+            let at = folder.ancestor_text(existing);
+            return Err(format!("the `{what}` folder `{folder}` cannot be made: {at} is not a folder"));
         }
-        let both_exist = existing == folder && from == self.directory;
+        let both_exist = existing == folder.path() && from == self.directory.path();
         if both_exist && (metadata.dev(), metadata.ino()) == (source.dev(), source.ino()) {
             return Err(format!(
-                "the `{what}` folder `{shown}` is the folder that is read: files would come again for ever"
+                "the `{what}` folder `{folder}` is the folder that is read: files would come again for ever"
             ));
         }
         if metadata.dev() != source.dev() {
             return Err(format!(
-                "the `{what}` folder `{shown}` is on another file system than `{}`: files are moved by rename, which cannot \
+                "the `{what}` folder `{folder}` is on another file system than `{}`: files are moved by rename, which cannot \
                  cross; choose one on the same",
-                self.directory.display()
+                self.directory
             ));
         }
-        may(existing, Access::WRITE_OK | Access::EXEC_OK, "write to")
+        may(folder, existing, Access::WRITE_OK | Access::EXEC_OK, "write to")
+    }
+}
+
+/// Without what came from outside of the flow file.
+impl fmt::Debug for FileSourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FileSourceSpec").field(&self.key_shown()).finish()
     }
 }
 
 #[async_trait]
 impl SourceSpec for FileSourceSpec {
     fn identity(&self) -> String {
-        format!("file {} {}", lexical(&self.directory).display(), self.config.pattern)
+        if !self.directory.is_substituted() && !self.pattern_is_substituted {
+            return self.key(&lexical(self.directory.path()));
+        }
+        // Another value is another folder, whose files this endpoint has nothing to do with; which value, nobody is told.
+        let told_apart = self.key(&lexical(self.directory.path()));
+        format!("{} ({:016x})", self.key_shown(), process_secret().hash_one(told_apart))
     }
 
     fn claims(&self) -> Vec<Claim> {
         // By its real name, so that a link to the folder is the same folder.
-        let directory = fs::canonicalize(&self.directory).unwrap_or_else(|_| lexical(&self.directory));
-        vec![Claim::new(format!("file {} {}", directory.display(), self.config.pattern))]
+        let directory = self.directory.path();
+        let directory = fs::canonicalize(directory).unwrap_or_else(|_| lexical(directory));
+        vec![Claim::new(self.key(&directory)).shown_as(self.key_shown())]
+    }
+
+    fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
+        let other = (other as &dyn Any).downcast_ref::<Self>()?;
+        // The same pattern is the same claim.
+        let is_same = lexical(self.directory.path()) == lexical(other.directory.path())
+            && self.config.pattern != other.config.pattern;
+        (is_same && overlap(&self.matcher, &other.matcher)?).then(|| {
+            format!(
+                "both take files of the folder `{}`, and a name can match both `{}` and `{}`: such a file would go to \
+                 whichever flow is quicker",
+                self.directory, self.pattern_written, other.pattern_written
+            )
+        })
     }
 
     fn order(&self) -> Order {
@@ -252,16 +312,23 @@ fn same_folder(checker: &mut Checker<'_>, at: &Node) {
     );
 }
 
-fn may(folder: &Path, access: Access, what: &str) -> Result<(), String> {
+/// Hashes that say nothing outside of this process.
+fn process_secret() -> &'static RandomState {
+    static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    &SECRET
+}
+
+/// Whether the process may do this in `at`: the folder, or one above it.
+fn may(folder: &ConfiguredPath, at: &Path, access: Access, what: &str) -> Result<(), String> {
     // By the effective user, as the work itself will be done. The library emulates the flag only where both are the same.
-    let asked = match rustix::fs::accessat(CWD, folder, access, AtFlags::EACCESS) {
-        Err(rustix::io::Errno::NOSYS) => rustix::fs::accessat(CWD, folder, access, AtFlags::empty()),
+    let asked = match rustix::fs::accessat(CWD, at, access, AtFlags::EACCESS) {
+        Err(rustix::io::Errno::NOSYS) => rustix::fs::accessat(CWD, at, access, AtFlags::empty()),
         asked => asked,
     };
     asked.map_err(|error| {
         format!(
-            "the process may not {what} the folder `{}`: {}. Mend its owner or permissions",
-            folder.display(),
+            "the process may not {what} the folder {}: {}. Mend its owner or permissions",
+            if at == folder.path() { format!("`{folder}`") } else { folder.ancestor_text(at) },
             io::Error::from(error)
         )
     })

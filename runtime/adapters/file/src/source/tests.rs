@@ -15,7 +15,7 @@ use std::{
 use gristmill_core::{
     ErrorClass, Failure,
     adapter::Checker,
-    config::{Mistakes, Node, Span},
+    config::Mistakes,
     limits::FlowLimits,
     observe::Unobserved,
     source::{EndpointContext, SourceSpec},
@@ -25,6 +25,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::testing::{self, SECRET};
 
 /// A folder with an endpoint over it.
 struct Bench {
@@ -50,8 +51,10 @@ impl Bench {
         config.as_object_mut().unwrap().entry("directory").or_insert(json!("in"));
         let mut mistakes = Mistakes::new();
         let mut checker = Checker::new(&mut mistakes, self.folder.path(), &self.limits);
-        let spec = FileSourceSpec::check(&Node::from_json(&config, &Span::nowhere("test")), &mut checker);
-        spec.ok_or_else(|| mistakes.iter().map(ToString::to_string).collect())
+        let spec = FileSourceSpec::check(&testing::config(&config), &mut checker);
+        let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        // There may be a spec along with mistakes, for more of them to be found.
+        spec.filter(|_| texts.is_empty()).ok_or(texts)
     }
 
     fn context(&self) -> EndpointContext {
@@ -125,6 +128,18 @@ fn body(delivery: &Delivery) -> String {
     String::from_utf8_lossy(delivery.message.body()).into()
 }
 
+/// The id of a message without the stamp of its file.
+fn id(delivery: &Delivery) -> String {
+    without_stamp(delivery.message.id().as_str())
+}
+
+fn without_stamp(id: &str) -> String {
+    let (path, rest) = id.rsplit_once('@').unwrap();
+    let (stamp, offset) = rest.split_once(':').unwrap();
+    assert!(stamp.len() == 16 && stamp.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+    format!("{path}:{offset}")
+}
+
 async fn take(source: &mut FileSource, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for _ in 0..count {
@@ -157,7 +172,7 @@ async fn whole_files_come_in_order_and_are_moved_to_done() {
     let deliveries = take(&mut source, 2).await;
     assert_eq!(bodies(&deliveries), ["a.json", "b.json"]);
     let message = &deliveries[0].message;
-    assert_eq!(message.id().as_str(), "a.json:0");
+    assert_eq!(id(&deliveries[0]), "in:a.json:0");
     let header = |name| message.headers().get(name).unwrap();
     assert_eq!(header("content-type"), "application/json");
     assert_eq!((header("file-name"), header("file-path")), ("a.json", "in/a.json"));
@@ -179,7 +194,7 @@ async fn lines_come_in_order_with_place_and_number() {
     let deliveries = take(&mut source, 2).await;
     assert_eq!(bodies(&deliveries), ["{\"n\":1}", "{\"n\":2}"]);
     let message = &deliveries[1].message;
-    assert_eq!(message.id().as_str(), "a.jsonl:10");
+    assert_eq!(id(&deliveries[1]), "in:a.jsonl:10");
     let header = |name| message.headers().get(name).unwrap();
     assert_eq!((header("file-offset"), header("file-line")), ("10", "3"));
     assert_eq!(header("content-type"), "application/json");
@@ -277,7 +292,7 @@ async fn what_was_rejected_is_kept_with_the_reason() {
     let error: Json = serde_json::from_str(&bench.files()["failed/bad.xml.error"]).unwrap();
     assert_eq!(error["error"], "no end tag");
     assert_eq!(error["class"], "body_format");
-    assert_eq!(error["message"], "bad.xml:0");
+    assert_eq!(without_stamp(error["message"].as_str().unwrap()), "in:bad.xml:0");
 
     // The name again: nothing is replaced.
     bench.write("bad.xml", "<b>");
@@ -311,7 +326,8 @@ async fn rejected_lines_are_kept_and_the_file_goes_on() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!((&errors[0]["message"], &errors[1]["message"]), (&json!("a.csv:0"), &json!("a.csv:5")));
+    let messages = errors.iter().map(|error| without_stamp(error["message"].as_str().unwrap()));
+    assert_eq!(messages.collect::<Vec<_>>(), ["in:a.csv:0", "in:a.csv:5"]);
     assert_eq!(errors[1]["line"], 3);
 }
 
@@ -356,9 +372,32 @@ async fn a_file_that_is_too_large_is_rejected_unread() {
     bench.write("right", "x".repeat(10));
     let mut source = bench.start(at_once()).await;
     let deliveries = take(&mut source, 1).await;
-    assert_eq!(deliveries[0].message.id().as_str(), "right:0");
+    assert_eq!(id(&deliveries[0]), "in:right:0");
     bench.until(|b| is_there(b, "failed/large")).await;
     assert!(bench.files()["failed/large.error"].contains("limits.body_bytes"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_comes_again_gives_other_ids_and_a_file_that_comes_again_the_same() {
+    let bench = Bench::new();
+    let mut source = bench.start(lines(json!({}))).await;
+    let (staged, modified) =
+        (bench.folder.path().join("staged"), std::time::UNIX_EPOCH + Duration::from_secs(1_000));
+    let mut ids = Vec::new();
+    for name in ["done/a", "done/a-1"] {
+        fs::write(&staged, "monday\n").unwrap();
+        // As `cp -p` does it.
+        let file = fs::File::options().write(true).open(&staged).unwrap();
+        file.set_modified(modified).unwrap();
+        fs::rename(&staged, bench.path("a")).unwrap();
+        let delivery = take(&mut source, 1).await.remove(0);
+        ids.push(delivery.message.id().clone());
+        delivery.acknowledgement.delivered();
+        bench.until(|b| is_there(b, name)).await;
+    }
+    assert_ne!(ids[0], ids[1]);
+    fs::rename(bench.path("done/a"), bench.path("a")).unwrap();
+    assert_eq!(take(&mut source, 1).await[0].message.id(), &ids[0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -402,10 +441,11 @@ async fn after_a_kill_reading_goes_on_where_acknowledged_work_ended() {
     bench.until(|b| progress_files(b) == 1).await;
     source.shared.flush(true);
     source.die().await;
-    drop(unsettled);
+    let unsettled: Vec<_> = unsettled.into_iter().map(|d| d.message.id().clone()).collect();
 
     let mut source = bench.start(lines(json!({}))).await;
     let deliveries = take(&mut source, 59).await;
+    assert!(unsettled.iter().all(|id| deliveries.iter().any(|d| d.message.id() == id)), "the ids stay");
     let expected: Vec<String> = content[40..50].iter().chain(&content[51..]).cloned().collect();
     assert_eq!(bodies(&deliveries), expected);
     let ids: BTreeSet<_> = deliveries.iter().map(|d| d.message.id().to_string()).collect();
@@ -674,8 +714,7 @@ async fn names_that_are_not_utf8_are_told_apart() {
     }
     let mut source = bench.start(at_once()).await;
     let deliveries = take(&mut source, 2).await;
-    let ids: Vec<&str> = deliveries.iter().map(|d| d.message.id().as_str()).collect();
-    assert_eq!(ids, ["caf%E8:0", "caf%E9:0"]);
+    assert_eq!(deliveries.iter().map(id).collect::<Vec<_>>(), ["in:caf%E8:0", "in:caf%E9:0"]);
     assert_eq!(deliveries[0].message.headers().get("file-name"), Some("caf%E8"));
     deliveries.into_iter().for_each(|d| d.acknowledgement.delivered());
     let done = bench.path("done").join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
@@ -825,6 +864,100 @@ fn one_endpoint_has_one_name() {
     assert_ne!(one.identity(), other.identity());
     assert_eq!(one.claims(), link.claims());
     assert_ne!(one.claims(), other.claims());
+}
+
+#[test]
+fn two_sources_of_one_folder_conflict_when_a_name_can_match_both() {
+    let bench = Bench::new();
+    let of = |directory: &str, pattern: &str| {
+        bench.check(json!({"directory": directory, "pattern": pattern})).unwrap()
+    };
+    let one = of("in", "*.xml");
+    let why = one.conflict(&of("./x/../in/", "order-*")).unwrap();
+    assert!(why.contains("`*.xml` and `order-*`"), "{why}");
+    assert_eq!(one.conflict(&of("in", "*.json")), None);
+    assert_eq!(one.conflict(&of("elsewhere", "order-*")), None);
+    assert_eq!(one.conflict(&of("in", "*.xml")), None, "said by the claims");
+    let why = of("hunter2", "a").conflict(&of("hunter2", "*")).unwrap();
+    assert!(!why.contains(SECRET) && why.contains("`${env:SECRET}`"), "{why}");
+    let why = of("in", "hunter2").conflict(&of("in", "*")).unwrap();
+    assert!(!why.contains(SECRET) && why.contains("`${env:SECRET}`"), "{why}");
+}
+
+#[test]
+fn the_name_of_an_endpoint_holds_no_value_and_tells_values_apart() {
+    let bench = Bench::new();
+    let of = |directory: &str, pattern: &str| {
+        bench.check(json!({"directory": directory, "pattern": pattern})).unwrap()
+    };
+    let one = of("hunter2/in", "*");
+    assert_eq!(one.identity(), of("hunter2/in", "*").identity());
+    assert_ne!(one.identity(), of("hunter2/hunter2/in", "*").identity());
+    assert_ne!(of("in", "hunter2*").identity(), of("in", "hunter2").identity());
+    for spec in [one, of("in", "hunter2*")] {
+        let claims = spec.claims();
+        let shown = format!("{} {} {spec:?}", spec.identity(), claims[0]);
+        assert!(!shown.contains(SECRET) && shown.contains("${env:SECRET}"), "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_and_no_message_shows_a_substituted_folder() {
+    let bench = Bench::new();
+    let secret = bench.folder.path().join(SECRET);
+    let config = || json!({"directory": "hunter2", "settle_ms": 0});
+    let prepare = async |config: Json| {
+        let error = bench.check(config).unwrap().prepare(bench.context()).await.err().unwrap();
+        assert!(!error.text.contains(SECRET) && error.text.contains("${env:SECRET}"), "{error}");
+        error.text
+    };
+    assert!(prepare(config()).await.contains("does not exist"));
+    fs::write(&secret, "a file").unwrap();
+    assert!(prepare(config()).await.contains("is not a folder"));
+    let deep = json!({"directory": "hunter2/in", "create_directory": true});
+    assert!(prepare(deep).await.contains("cannot be made: what is above it"));
+    let done = json!({"directory": ".", "done": {"move": {"directory": "hunter2/done"}}});
+    assert!(prepare(done).await.contains("cannot be made"));
+    fs::remove_file(&secret).unwrap();
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join(work::WORK_FOLDER), "in the way").unwrap();
+    let spec = bench.check(config()).unwrap();
+    let error = spec.prepare(bench.context()).await.unwrap().start().await.err().unwrap();
+    assert!(!error.text.contains(SECRET) && error.text.contains("in the way"), "{error}");
+
+    fs::remove_file(secret.join(work::WORK_FOLDER)).unwrap();
+    let limited = Bench { limits: FlowLimits { in_flight: 1, ..FlowLimits::default() }, ..bench };
+    fs::write(secret.join("a"), "a").unwrap();
+    let spec = limited.check(json!({"directory": "hunter2", "settle_ms": 0, "pattern": "a"})).unwrap();
+    let mut source = spec.prepare(limited.context()).await.unwrap().start().await.unwrap();
+    fs::write(secret.join("done"), "in the way").unwrap();
+    let delivery = source.next().await.unwrap().unwrap();
+    let headers = format!("{:?} {:?}", delivery.message.id(), delivery.message.headers().get("file-path"));
+    assert!(
+        !headers.contains(SECRET)
+            && headers.contains("${env:SECRET}/a")
+            && headers.contains("${env:SECRET}:a@"),
+        "{headers}"
+    );
+    delivery.acknowledgement.delivered();
+    let error = source.next().await.err().unwrap();
+    assert!(!error.text.contains(SECRET) && error.text.contains("`${env:SECRET}/done`"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_system_says_of_a_folder_that_cannot_be_made_is_said() {
+    let bench = Bench::new();
+    let config = json!({
+        "directory": "/proc/nope", "create_directory": true, "done": {"delete": {}}, "failed": {"directory": "/proc/failed"}
+    });
+    let prepared = bench.check(config).unwrap().prepare(bench.context()).await;
+    let error = match prepared {
+        Ok(prepared) => prepared.start().await.err().unwrap(),
+        // Who is not root hears of it earlier.
+        Err(error) => error,
+    };
+    assert!(error.text.contains("cannot be made") || error.text.contains("may not write"), "{error}");
+    assert!(!error.text.contains("Check that it exists"), "{error}");
 }
 
 #[test]

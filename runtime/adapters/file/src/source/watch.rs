@@ -1,13 +1,15 @@
 //! Being told of changes in the folder. Only a quicker way to what polling finds as well: where the system does not tell
 //! (network file systems, no watches left), nothing is missed, only later.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
 use tokio::sync::Notify;
+
+use crate::configured::ConfiguredPath;
 
 /// Watches for as long as it is kept.
 pub(crate) struct Watch {
@@ -16,7 +18,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Begins to watch; `None` where that is not possible.
-    pub(crate) fn new(directory: &Path, changed: Arc<Notify>) -> Option<Self> {
+    pub(crate) fn new(directory: &ConfiguredPath, changed: Arc<Notify>) -> Option<Self> {
         let begin = || -> notify::Result<RecommendedWatcher> {
             let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 // An error may mean that events were lost: look.
@@ -24,13 +26,15 @@ impl Watch {
                     changed.notify_one();
                 }
             })?;
-            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            watcher.watch(directory.path(), RecursiveMode::NonRecursive)?;
             Ok(watcher)
         };
         begin()
-            .inspect_err(|error| {
+            .map_err(|error| {
+                // Without the paths that it is about.
+                let error = notify::Error::new(error.kind);
                 tracing::info!(
-                    directory = %directory.display(), %error,
+                    directory = directory.written(), %error,
                     "the system does not tell of changes here: the folder is polled"
                 );
             })

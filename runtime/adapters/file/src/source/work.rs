@@ -186,7 +186,7 @@ fn work_folder(directory: &Path) -> io::Result<PathBuf> {
     if fs::symlink_metadata(&work)?.is_dir() {
         Ok(work)
     } else {
-        let text = format!("`{}` is in the way: it must be a folder", name_text(work.as_os_str()));
+        let text = format!("`{WORK_FOLDER}` in it is in the way: it must be a folder");
         Err(io::Error::new(io::ErrorKind::NotADirectory, text))
     }
 }

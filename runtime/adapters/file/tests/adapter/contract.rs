@@ -1,6 +1,6 @@
 //! The contract of adapters, kept by the file source (whole and by line) and by the file sink (both modes).
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,8 +18,10 @@ use gristmill_core::{
     },
 };
 use gristmill_file::FileAdapter;
+use notify::{Event, RecursiveMode, Watcher};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 /// A folder into which files are moved.
 struct Folder {
@@ -94,9 +96,20 @@ impl SourceHarness for Folder {
     }
 
     async fn is_empty(&mut self) -> bool {
+        // Watched before it is looked at, so that no change goes unseen: the work folder of the source is there by now.
+        let changed = Arc::new(Notify::new());
+        let told = Arc::clone(&changed);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // Looking is no change.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                told.notify_one();
+            }
+        })
+        .unwrap();
+        watcher.watch(&self.folder.path().join("in"), RecursiveMode::Recursive).unwrap();
         let empty = async {
             while !self.holds_nothing() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                changed.notified().await;
             }
         };
         tokio::time::timeout(PATIENCE, empty).await.is_ok()

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `contract` | the contract of every adapter |
+//! | `again` | a name that comes again, for another file |
 //! | `kill` | kill -9, for real |
 
 #![allow(
@@ -13,5 +14,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod again;
 mod contract;
 mod kill;
