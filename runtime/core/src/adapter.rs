@@ -39,10 +39,12 @@ pub trait Adapter: Send + Sync {
         None
     }
 
-    /// Checks the configuration of a source without touching the outside world. `None` when there are mistakes.
+    /// Checks the configuration of a source without touching the outside world. `None` when nothing can be made of
+    /// it; what is given along with mistakes is looked at further and never opened.
     fn check_source(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>>;
 
-    /// Checks the configuration of a sink without touching the outside world. `None` when there are mistakes.
+    /// Checks the configuration of a sink without touching the outside world. `None` when nothing can be made of it;
+    /// what is given along with mistakes is looked at further and never opened.
     fn check_sink(&self, config: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink>;
 
     /// Waits until what outlives the endpoints (answers on their way to a sender) is done. Called once, when all sources

@@ -22,7 +22,7 @@ pub enum Order {
 
 /// What only one flow can have at a time: a route of a listener, a file pattern in a directory. Two flows with equal
 /// claims are a mistake.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Claim {
     key: String,
     shown: String,
@@ -171,6 +171,13 @@ impl Claim {
 impl std::fmt::Display for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.shown)
+    }
+}
+
+/// As a person may see it.
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claim").field(&self.shown).finish()
     }
 }
 
