@@ -59,7 +59,7 @@ impl Sources {
         for mistake in mistakes {
             let file = &mistake.span.file;
             if !sources.contains_key(file)
-                && let Ok(text) = crate::files::read_limited(
+                && let Ok(text) = crate::files::read_plain(
                     std::path::Path::new(&**file),
                     gristmill_core::limits::MAX_FLOW_FILE_BYTES,
                 )

@@ -180,10 +180,8 @@ impl Settings {
 
 fn read(file: &Path, base_dir: &Path) -> Result<(ConfigFile, Node), Vec<Mistake>> {
     let name = crate::files::shown(file);
-    let text = crate::files::read_limited(file, MAX_FILE_BYTES).map_err(|problem| {
-        let mistake = Mistake::new("unreadable_file", &Span::nowhere(&name), problem);
-        vec![mistake.mend("name another file with `--config`, or leave it out")]
-    })?;
+    let text = crate::files::read_plain(file, MAX_FILE_BYTES)
+        .map_err(|mistake| vec![mistake.mend("mend that, or name another file with `--config`")])?;
     let mut node = yaml::parse(&name, &text).map_err(Mistakes::into_sorted)?;
     let mut mistakes = Mistakes::new();
     substitute(&mut node, &ProcessEnvironment::new(base_dir), &mut mistakes);
