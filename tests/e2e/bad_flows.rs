@@ -19,7 +19,9 @@ fn assert_good(running: &Running) {
 fn broken_files_are_named_and_the_good_one_runs() {
     let scratch = Scratch::with_flow("good", GOOD);
     let other = |text: &str| GOOD.replace("flow: good", "flow: other").replace("/good", "/other") + text;
-    let cases: [(&str, Vec<u8>, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &str); 10] = [
+        // A folder, see below.
+        ("folder", Vec::new(), "not a plain file"),
         ("yaml", b"flow: yaml\nsource: [\n".to_vec(), "flows/yaml.yaml:"),
         ("empty", Vec::new(), "flows/empty.yaml"),
         ("unknown", other("nonsense: true\n").into(), "unknown key `nonsense`"),
@@ -34,6 +36,7 @@ fn broken_files_are_named_and_the_good_one_runs() {
     for (name, content, _) in &cases {
         scratch.save(format!("flows/{name}.yaml"), content);
     }
+    scratch.remove("flows/folder.yaml");
     fs::create_dir(scratch.path("flows/folder.yaml")).unwrap();
     scratch.save("flows/good.test.yaml", "not a flow");
     let mut running = scratch.run();

@@ -123,6 +123,25 @@ fn validate_takes_files_and_folders() {
     let empty = scratch.gristmill(&["validate"]);
     assert_eq!(empty.status.code(), Some(1));
     assert!(String::from_utf8(empty.stderr).unwrap().contains("gristmill new flow"));
+    let mistake = |arguments: &[&str]| -> Value {
+        let output = scratch.gristmill(&[&["validate", "--format", "json"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mistake = document["mistakes"][0].clone();
+        assert!(mistake["text"].is_string() && document["mistakes"][1].is_null(), "{document:#}");
+        mistake
+    };
+    assert_eq!(mistake(&[])["code"], "no_flows");
+    assert_eq!(mistake(&["--flows", "nowhere"])["code"], "unreadable_folder");
+    assert_eq!(mistake(&["--config", "nowhere.yaml"])["code"], "unreadable_file");
+    let missing = mistake(&["nowhere.yaml"]);
+    assert_eq!(
+        (&missing["code"], &missing["mend"]),
+        (&"unreadable_file".into(), &"name a file that is there".into())
+    );
+    std::os::unix::fs::symlink("nowhere", scratch.path("flows/linked.YAML")).unwrap();
+    assert_eq!(mistake(&[])["file"], "flows/linked.YAML");
+    scratch.remove("flows/linked.YAML");
     scratch.save("gristmill.yaml", "flwos: elsewhere\n");
     let config = scratch.gristmill(&["validate", "--format", "json", good.to_str().unwrap()]);
     assert_eq!(config.status.code(), Some(1));
@@ -161,6 +180,18 @@ fn inspect_shows_what_a_plugin_is_and_needs() {
         assert_eq!(refused.status.code(), Some(1));
         let text = String::from_utf8(refused.stderr).unwrap();
         assert!(text.contains(said), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_inspected_is_a_document_too() {
+    let scratch = Scratch::new();
+    put_plugins(&scratch);
+    for (file, said) in [("plugins/no-wasm.wasm", "not Wasm"), ("nowhere.wasm", "nowhere.wasm")] {
+        let refused = scratch.gristmill(&["plugin", "inspect", "--format", "json", file]);
+        assert_eq!(refused.status.code(), Some(1));
+        let document: Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert!(document["error"].as_str().unwrap().contains(said), "{document}");
     }
 }
 
@@ -244,6 +275,9 @@ fn new_writes_over_nothing_and_takes_only_names() {
     assert!(failed(&["new", "flow", "../out"]).contains("is no name"));
     assert!(failed(&["new", "plugin", "Not A Name"]).contains("Not A Name"));
     assert!(failed(&["new", "plugin", "../out"]).contains("../out"));
+    for what in ["flow", "plugin"] {
+        assert!(failed(&["new", what, ""]).contains("lower-case letter"));
+    }
     fs::create_dir(scratch.path("there")).unwrap();
     assert!(failed(&["new", "plugin", "there"]).contains("is there already"));
 }
@@ -273,20 +307,23 @@ fn every_command_can_be_learnt_from_its_help() {
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let commands: [(&[&str], &str); 9] = [
-        (&[], "gristmill new flow hello"),
-        (&["run"], "SIGHUP"),
-        (&["validate"], "--format"),
-        (&["plugin"], "inspect"),
-        (&["plugin", "inspect"], "<FILE>"),
-        (&["schema"], "--config"),
-        (&["new"], "plugin"),
-        (&["new", "flow"], "<NAME>"),
-        (&["new", "plugin"], "<NAME>"),
+    // Of each, a word that must be there, and its example.
+    let commands: [(&[&str], &str, &str); 9] = [
+        (&[], "Commands:", "gristmill new flow hello"),
+        (&["run"], "Exit codes:", "gristmill run --flows"),
+        (&["validate"], "Exit codes:", "gristmill validate --format json"),
+        (&["plugin"], "Commands:", "gristmill plugin inspect plugins/"),
+        (&["plugin", "inspect"], "Exit codes:", "gristmill plugin inspect plugins/"),
+        (&["schema"], "--config", "gristmill schema >"),
+        (&["new"], "Commands:", "gristmill new plugin "),
+        (&["new", "flow"], "<NAME>", "gristmill new flow orders"),
+        (&["new", "plugin"], "<NAME>", "gristmill new plugin normaliser"),
     ];
-    for (command, part) in commands {
+    for (command, part, example) in commands {
         let text = help(command);
-        assert!(text.contains("Usage: gristmill") && text.contains(part), "{command:?}: {text}");
+        for part in ["Usage: gristmill", part, example] {
+            assert!(text.contains(part), "{command:?}, {part}: {text}");
+        }
         assert!(text.lines().next().unwrap().ends_with('.') || text.lines().count() > 8, "{text}");
     }
     assert_eq!(scratch.gristmill(&["rnu"]).status.code(), Some(2));

@@ -1,6 +1,9 @@
 //! What a save, a broken save, a signal, a removed file and a new configuration do to what runs.
 
-use std::{net::TcpListener, thread};
+use std::{
+    net::{SocketAddr, TcpListener},
+    thread,
+};
 
 use rustix::process::Signal;
 
@@ -191,11 +194,39 @@ fn a_folder_of_flows_that_is_gone_stops_no_flow() {
     let mark = running.mark();
     std::fs::rename(scratch.path("flows"), scratch.path("swapped")).unwrap();
     running.logged_after(mark, |line| says(line, "nothing was reloaded"));
+    let ready = running.admin("/health/ready");
+    assert_eq!(ready.status, 200, "what runs is not the worse for it");
+    assert!(ready.json()["flows_refused"].as_str().unwrap().contains("cannot read the folder of flows"));
     assert_eq!(running.post("/greets", "").text(), "one");
     std::fs::write(scratch.path("swapped/greets.yaml"), answers("two")).unwrap();
     std::fs::rename(scratch.path("swapped"), scratch.path("flows")).unwrap();
     running.runs_after(mark, "greets");
     assert_eq!(running.post("/greets", "").text(), "two");
+    assert!(running.admin("/health/ready").json()["flows_refused"].is_null());
+}
+
+#[test]
+fn a_flow_file_that_cannot_be_read_any_more_is_no_flow_that_was_removed() {
+    let scratch = Scratch::with_flow("greets", &answers("one"));
+    let running = scratch.run();
+    let version = running.is_running("greets");
+    std::os::unix::fs::symlink("nowhere", scratch.path("link")).unwrap();
+    std::fs::create_dir(scratch.path("folder")).unwrap();
+    for (other, said) in [("link", "link to nowhere"), ("folder", "not a plain file")] {
+        let mark = running.mark();
+        scratch.exchange("flows/greets.yaml", other);
+        running.refuses_after(mark, "greets");
+        let mistake = running.logged_after(mark, |line| line["code"] == "unreadable_file");
+        assert!(says(&mistake, said), "{mistake}");
+        let status = running.status("greets");
+        assert_eq!(status["version"], version.as_str());
+        assert!(status["refused"].as_str().unwrap().contains(said), "{status}");
+        assert_eq!(running.post("/greets", "").text(), "one");
+        scratch.exchange("flows/greets.yaml", other);
+        eventually("the mistake to be forgotten", || {
+            running.status("greets")["refused"].is_null().then_some(())
+        });
+    }
 }
 
 #[test]
@@ -241,4 +272,77 @@ fn a_configuration_with_mistakes_changes_nothing_and_is_shown() {
     eventually("the mistake to be forgotten", || {
         running.admin("/health/ready").json()["configuration_refused"].is_null().then_some(())
     });
+}
+
+#[test]
+fn a_configuration_that_appears_is_taken_over_and_one_that_disappears_is_missed() {
+    let scratch = Scratch::with_flow("greets", &answers("one"));
+    scratch.remove("gristmill.yaml");
+    let mut command = scratch.command();
+    command.args(["run", "--admin", "127.0.0.1:0"]);
+    let running = Running::start(command);
+    running.is_running("greets");
+    let refused = || running.admin("/health/ready").json()["configuration_refused"].take();
+    assert!(refused().is_null());
+
+    scratch.save("other/greets.yaml", answers("two"));
+    let config = "flows: other\nwatch: { debounce_ms: 10, poll_ms: 100 }\n";
+    let mark = running.mark();
+    scratch.save("gristmill.yaml", config);
+    running.logged_after(mark, |line| says(line, "the configuration was reloaded"));
+    running.runs_after(mark, "greets");
+    assert_eq!(running.post("/greets", "").text(), "two");
+
+    let mark = running.mark();
+    scratch.remove("gristmill.yaml");
+    running.logged_after(mark, |line| says(line, "gristmill.yaml is gone"));
+    assert!(refused().as_str().unwrap().contains("gristmill.yaml is gone"));
+    assert_eq!(running.post("/greets", "").text(), "two", "the settings that ran go on");
+
+    let mark = running.mark();
+    scratch.save("gristmill.yaml", config);
+    running.logged_after(mark, |line| says(line, "again the one that runs"));
+    assert!(refused().is_null());
+
+    let mark = running.mark();
+    scratch.save("gristmill.yaml", "# all defaults\n");
+    running.logged_after(mark, |line| says(line, "the configuration was reloaded"));
+    running.runs_after(mark, "greets");
+    assert_eq!(running.post("/greets", "").text(), "one");
+}
+
+#[test]
+fn a_configuration_is_taken_over_whole_or_not_at_all() {
+    let scratch = Scratch::with_flow("greets", &answers("one"));
+    let running = scratch.run();
+    running.is_running("greets");
+    let good = scratch.read("gristmill.yaml");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listening = |address: SocketAddr| good.replace("127.0.0.1:0", &address.to_string());
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], running.admin_address().port()));
+    for (bad, said) in [
+        (format!("{}flows: nope\n", listening(free)), "cannot read the folder of flows nope"),
+        (listening(taken.local_addr().unwrap()), "a flow of this runtime or another process listens on it"),
+        (listening(everywhere), "this runtime's own admin listener has that port"),
+    ] {
+        let mark = running.mark();
+        scratch.save("gristmill.yaml", bad.replace("level: info", "level: debug"));
+        running.logged_after(mark, |line| says(line, "the configuration was refused") && says(line, said));
+        // Asked of the old listener: nothing has moved.
+        let ready = running.admin("/health/ready");
+        assert_eq!(ready.status, 200);
+        assert!(ready.json()["configuration_refused"].as_str().unwrap().contains(said));
+        assert!(http::get(free, "/health/live").is_err());
+        assert_eq!(running.post("/greets", "").text(), "one");
+    }
+    assert_eq!(running.count(|line| line["level"] == "DEBUG" || says(line, "has moved")), 0);
+    // What was in the way is gone, and the configuration is the same.
+    let mark = running.mark();
+    scratch.save("gristmill.yaml", listening(taken.local_addr().unwrap()));
+    running.logged_after(mark, |line| says(line, "the configuration was refused"));
+    let address = taken.local_addr().unwrap();
+    drop(taken);
+    running.logged_after(mark, |line| says(line, "the configuration was reloaded"));
+    assert_eq!(http::get(address, "/health/ready").unwrap().status, 200);
 }

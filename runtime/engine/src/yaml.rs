@@ -74,7 +74,10 @@ impl<'t> Reader<'t> {
         }
         if root.is_none() && self.mistakes.is_empty() {
             let span = Span { file: Arc::clone(&self.file), line: 1, column: 1, start: 0, end: 0 };
-            self.mistakes.push(Mistake::new("empty_file", &span, "the file is empty"));
+            self.mistakes.push(
+                Mistake::new("empty_file", &span, "the file is empty")
+                    .mend("write a flow into it, or remove it"),
+            );
         }
         root
     }

@@ -26,11 +26,17 @@ pub(crate) enum Command {
     Run(RunArguments),
     Validate(ValidateArguments),
     /// Look at plugins.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  gristmill plugin inspect plugins/json-map.wasm      shows what it is and what it needs"
+    )]
     Plugin(PluginCommand),
     Schema(SchemaArguments),
     /// Begin a flow or a plugin.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  gristmill new flow orders           writes flows/orders.yaml\n  gristmill new plugin normaliser     writes the folder normaliser, with the SDK in it"
+    )]
     New(NewCommand),
 }
 
@@ -53,6 +59,15 @@ pub(crate) struct Places {
 /// SIGHUP reloads at once. SIGTERM and Ctrl-C stop taking messages, finish those that were accepted, and exit with 0; a second
 /// one exits at once. The log is for people on a terminal and JSON lines otherwise.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gristmill run                                    runs flows/ with plugins/, as gristmill.yaml says
+  gristmill run --flows etc/flows --admin off      runs another folder, without health and metrics
+  kill -HUP PID                                    reloads what is not watched
+
+Exit codes:
+  0  stopped by a signal: what was accepted is finished, or released at the drain limit
+  1  could not start, or was stopped at once by a second signal; the reason is on standard error
+  2  the command line cannot be understood")]
 pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) places: Places,
@@ -65,6 +80,15 @@ pub(crate) struct RunArguments {
 ///
 /// Shows all mistakes at once, each with file, line, column and the mend. Exits with 1 when there is one.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gristmill validate                                all flows
+  gristmill validate flows/orders.yaml              one of them
+  gristmill validate --format json                  for an editor or a build
+
+Exit codes:
+  0  there is no mistake
+  1  there is one, or the flows cannot be read
+  2  the command line cannot be understood")]
 pub(crate) struct ValidateArguments {
     #[command(flatten)]
     pub(crate) places: Places,
@@ -78,9 +102,9 @@ pub(crate) struct ValidateArguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// With the place in the file and a caret, for people
+    /// For people
     Human,
-    /// One JSON document, for tools
+    /// One JSON document on standard output, for tools
     Json,
 }
 
@@ -91,6 +115,14 @@ pub(crate) enum PluginCommand {
 
 /// Show what a plugin is, wants, imports, needs granted, and its configuration's schema.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gristmill plugin inspect plugins/json-map.wasm
+  gristmill plugin inspect --format json plugins/json-map.wasm | jq .description.config_schema
+
+Exit codes:
+  0  it is a plugin
+  1  it is none, or cannot be read; with `--format json` the document then is {\"error\": \"…\"}
+  2  the command line cannot be understood")]
 pub(crate) struct InspectArguments {
     /// How to show it
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -120,6 +152,9 @@ pub(crate) enum NewCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gristmill new flow orders && gristmill run
+  curl -i -d '{\"name\":\"Ada\"}' http://127.0.0.1:8080/orders")]
 pub(crate) struct NewFlowArguments {
     /// Its id: lower-case letters, digits, `-` and `_`
     #[arg(value_name = "NAME")]
@@ -130,6 +165,10 @@ pub(crate) struct NewFlowArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  gristmill new plugin normaliser
+  cd normaliser && cargo test && cargo build --release --target wasm32-wasip2
+  cp target/wasm32-wasip2/release/normaliser.wasm ../plugins/")]
 pub(crate) struct NewPluginArguments {
     /// Its name: lower-case letters, digits and `-`
     #[arg(value_name = "NAME")]

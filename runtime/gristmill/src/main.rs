@@ -5,6 +5,7 @@ mod admin;
 mod assemble;
 mod cli;
 mod commands;
+mod excerpt;
 mod files;
 mod report;
 mod settings;

@@ -1,10 +1,12 @@
 //! Shows mistakes: to people with the place in the file and a caret, to tools as JSON.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
 
-use gristmill_core::config::Mistake;
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Severity};
+use gristmill_core::{config::Mistake, limits::MAX_FLOW_FILE_BYTES};
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Severity};
 use serde_json::json;
+
+use crate::{excerpt::Excerpt, files};
 
 /// What a command could not do.
 pub(crate) enum Problem {
@@ -59,10 +61,7 @@ impl Sources {
         for mistake in mistakes {
             let file = &mistake.span.file;
             if !sources.contains_key(file)
-                && let Ok(text) = crate::files::read_limited(
-                    std::path::Path::new(&**file),
-                    gristmill_core::limits::MAX_FLOW_FILE_BYTES,
-                )
+                && let Ok(text) = files::read_plain(Path::new(&**file), MAX_FLOW_FILE_BYTES)
             {
                 sources.insert(Arc::clone(file), text.into());
             }
@@ -91,10 +90,9 @@ pub(crate) fn human(mistakes: &[Mistake], sources: &Sources, colour: bool) -> St
         let span = &mistake.span;
         let rendered = match sources.0.get(&span.file) {
             Some(text) => {
-                let (start, length) = caret(text, span.start, span.end);
-                let diagnostic = diagnostic.with_label(LabeledSpan::at(start..start + length, "here"));
-                let report = miette::Report::from(diagnostic)
-                    .with_source_code(NamedSource::new(&*span.file, text.to_string()).with_language("yaml"));
+                let excerpt = Excerpt::around(text, span);
+                let diagnostic = diagnostic.with_label(LabeledSpan::at(excerpt.caret(), "here"));
+                let report = miette::Report::from(diagnostic).with_source_code(excerpt);
                 handler.render_report(&mut out, report.as_ref())
             }
             None => {
@@ -111,16 +109,6 @@ pub(crate) fn human(mistakes: &[Mistake], sources: &Sources, colour: bool) -> St
         out.push('\n');
     }
     out
-}
-
-/// What to underline: the value's first line, at least one character, and never beyond the text.
-fn caret(text: &str, start: usize, end: usize) -> (usize, usize) {
-    let start = start.min(text.len());
-    let end = end.clamp(start, text.len());
-    let first_line =
-        text.get(start..end).and_then(|value| value.lines().next()).map_or(0, |l| l.trim_end().len());
-    let room = usize::from(start < text.len());
-    (start, first_line.max(room))
 }
 
 /// For tools.

@@ -13,7 +13,7 @@ use gristmill_engine::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::cli::Places;
+use crate::{cli::Places, files};
 
 /// The name of the configuration file that is read when none is named.
 const DEFAULT_FILE: &str = "gristmill.yaml";
@@ -87,8 +87,10 @@ pub(crate) struct WatchConfig {
 /// Everything that is set, with absolute places.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
-    /// The configuration file, if there is one.
-    pub(crate) file: Option<PathBuf>,
+    /// The configuration file, be it there or not: one that appears is taken over.
+    pub(crate) file: PathBuf,
+    /// Whether it is there.
+    pub(crate) has_file: bool,
     /// What relative paths in flows are relative to.
     pub(crate) base_dir: PathBuf,
     pub(crate) flows: PathBuf,
@@ -139,12 +141,15 @@ impl Settings {
     pub(crate) fn load(places: &Places, admin: Option<&str>) -> Result<Self, Vec<Mistake>> {
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
         let named = places.config.as_ref().map(|file| here.join(file));
-        let file = named.or_else(|| Some(here.join(DEFAULT_FILE)).filter(|file| file.is_file()));
-        let base_dir = file.as_deref().and_then(Path::parent).map_or_else(|| here.clone(), Path::to_path_buf);
+        let is_named = named.is_some();
+        let file = named.unwrap_or_else(|| here.join(DEFAULT_FILE));
+        let has_file = is_named || files::is_there(&file);
+        let base_dir = file.parent().map_or_else(|| here.clone(), Path::to_path_buf);
         let mut mistakes = Mistakes::new();
-        let (config, node) = match &file {
-            Some(file) => read(file, &base_dir)?,
-            None => (ConfigFile::default(), Node::new(Value::Null, Span::nowhere("--admin"))),
+        let (config, node) = if has_file {
+            read(&file, &base_dir)?
+        } else {
+            (ConfigFile::default(), Node::new(Value::Null, Span::nowhere("--admin")))
         };
         let listen = admin.unwrap_or(&config.admin.listen);
         let at = node.at(["admin", "listen"]);
@@ -173,23 +178,33 @@ impl Settings {
             log: config.log,
             watch: config.watch,
             file,
+            has_file,
             base_dir,
         })
     }
 }
 
 fn read(file: &Path, base_dir: &Path) -> Result<(ConfigFile, Node), Vec<Mistake>> {
-    let name = crate::files::shown(file);
-    let text = crate::files::read_limited(file, MAX_FILE_BYTES).map_err(|problem| {
-        let mistake = Mistake::new("unreadable_file", &Span::nowhere(&name), problem);
-        vec![mistake.mend("name another file with `--config`, or leave it out")]
-    })?;
-    let mut node = yaml::parse(&name, &text).map_err(Mistakes::into_sorted)?;
+    let name = files::shown(file);
+    let text = files::read_plain(file, MAX_FILE_BYTES)
+        .map_err(|mistake| vec![mistake.mend("mend that, or name another file with `--config`")])?;
+    let mut node = parse(&name, &text)?;
     let mut mistakes = Mistakes::new();
     substitute(&mut node, &ProcessEnvironment::new(base_dir), &mut mistakes);
     match config::parse::<ConfigFile>(&node, &mut mistakes) {
         Some(config) if mistakes.is_empty() => Ok((config, node)),
         _ => Err(mistakes.into_sorted()),
+    }
+}
+
+/// A file in which nothing is set, or everything is a comment, sets nothing.
+fn parse(name: &str, text: &str) -> Result<Node, Vec<Mistake>> {
+    let nothing = || Node::new(Value::Map(Vec::new()), Span::nowhere(name));
+    match yaml::parse(name, text) {
+        Ok(node) if node.value == Value::Null => Ok(nothing()),
+        Ok(node) => Ok(node),
+        Err(mistakes) if mistakes.iter().all(|mistake| mistake.code == "empty_file") => Ok(nothing()),
+        Err(mistakes) => Err(mistakes.into_sorted()),
     }
 }
 
@@ -223,5 +238,32 @@ mod tests {
         let mut mistakes = Mistakes::new();
         assert_eq!(config::parse::<ConfigFile>(&node, &mut mistakes), Some(ConfigFile::default()));
         assert!(mistakes.is_empty());
+    }
+
+    fn load(file: &Path) -> Result<Settings, Vec<Mistake>> {
+        let places = Places { config: Some(file.to_path_buf()), flows: None, plugins: None };
+        Settings::load(&places, None)
+    }
+
+    #[test]
+    fn a_file_that_sets_nothing_means_all_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("gristmill.yaml");
+        for text in ["", "\n", "# admin: { listen: off }\n", "---\n", "{}"] {
+            std::fs::write(&file, text).unwrap();
+            let settings = load(&file).ok().unwrap();
+            assert_eq!(settings.admin, Some(([127, 0, 0, 1], 9090).into()), "{text:?}");
+            assert_eq!(settings.flows, dir.path().join("flows"), "{text:?}");
+            assert_eq!((settings.log, settings.watch), Default::default(), "{text:?}");
+        }
+        std::fs::write(&file, "[]").unwrap();
+        assert!(load(&file).is_err());
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        let mistakes = load(Path::new("/nowhere/gristmill.yaml")).err().unwrap();
+        assert_eq!(mistakes[0].code, "unreadable_file");
+        assert!(mistakes[0].mend.as_deref().unwrap().contains("--config"), "{mistakes:?}");
     }
 }

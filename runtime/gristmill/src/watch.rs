@@ -1,6 +1,6 @@
 //! Notices that files have changed, and says so once they rest.
 //!
-//! The system's notices are only a hint: what is looked at is a fingerprint of the folders (names, sizes, times), so that a
+//! The system's notices are only a hint: what is looked at is a fingerprint of the folders (names, sizes, times, modes), so that a
 //! lost notice is made up for by the next poll, and a touched file that is the same in the end starts nothing.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use crate::settings::Settings;
+use crate::{files, settings::Settings};
 
 /// How many debounce times a reload is put off at the most.
 const MAX_DEBOUNCES: usize = 20;
@@ -23,14 +23,15 @@ pub(crate) struct Watcher {
     _notices: Option<RecommendedWatcher>,
     hints: mpsc::Receiver<()>,
     folders: Vec<PathBuf>,
-    file: Option<PathBuf>,
+    file: PathBuf,
     debounce: Duration,
     poll: Duration,
     enabled: bool,
     seen: Fingerprint,
 }
 
-type Fingerprint = BTreeMap<PathBuf, (u64, Option<SystemTime>, u64)>;
+/// Size, time, number and mode of each file; of a folder, that it is there.
+type Fingerprint = BTreeMap<PathBuf, Option<(u64, Option<SystemTime>, u64, u32)>>;
 
 impl Watcher {
     /// Begins to watch. Where the system gives no notices, polling alone does it.
@@ -38,8 +39,7 @@ impl Watcher {
         // One hint that waits is as good as many.
         let (hint, hints) = mpsc::channel(1);
         let folders = vec![settings.flows.clone(), settings.plugins.clone()];
-        let notices =
-            settings.watch.enabled.then(|| notices(&folders, settings.file.as_deref(), hint)).flatten();
+        let notices = settings.watch.enabled.then(|| notices(&folders, &settings.file, hint)).flatten();
         let mut watcher = Self {
             _notices: notices,
             hints,
@@ -89,27 +89,28 @@ impl Watcher {
         let mut found = Fingerprint::new();
         for folder in &self.folders {
             let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            found.insert(folder.clone(), None);
             for path in entries.flatten().map(|entry| entry.path()) {
-                if matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "wasm")) {
+                if files::is_yaml(&path) || path.extension().is_some_and(|extension| extension == "wasm") {
                     note(&mut found, path);
                 }
             }
         }
-        if let Some(file) = &self.file {
-            note(&mut found, file.clone());
-        }
+        note(&mut found, self.file.clone());
         found
     }
 }
 
 fn note(found: &mut Fingerprint, path: PathBuf) {
     use std::os::unix::fs::MetadataExt;
-    if let Ok(metadata) = std::fs::metadata(&path) {
-        found.insert(path, (metadata.len(), metadata.modified().ok(), metadata.ino()));
+    // Of a link to nowhere, the link itself: that it is there is a mistake to be shown.
+    if let Ok(metadata) = path.metadata().or_else(|_| path.symlink_metadata()) {
+        let seen = (metadata.len(), metadata.modified().ok(), metadata.ino(), metadata.mode());
+        found.insert(path, Some(seen));
     }
 }
 
-fn notices(folders: &[PathBuf], file: Option<&Path>, hint: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+fn notices(folders: &[PathBuf], file: &Path, hint: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let handler = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !matches!(event.kind, notify::EventKind::Access(_))) {
             // Full means that a hint waits already.
@@ -122,7 +123,7 @@ fn notices(folders: &[PathBuf], file: Option<&Path>, hint: mpsc::Sender<()>) -> 
         })
         .ok()?;
     // The folder of the configuration file rather than the file: editors replace files.
-    let folders = folders.iter().map(PathBuf::as_path).chain(file.and_then(Path::parent));
+    let folders = folders.iter().map(PathBuf::as_path).chain(file.parent());
     for folder in folders {
         if let Err(e) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::debug!("{} is polled: {e}", folder.display());

@@ -100,10 +100,11 @@ impl Running {
         line["version"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until a save of a flow has been refused after `mark`.
+    /// Waits until a save of a flow has been refused after `mark`, be it for the same as before.
     #[track_caller]
     pub(crate) fn refuses_after(&self, mark: Mark, flow: &str) -> String {
-        let line = self.logged_after(mark, |line| line["flow"] == flow && says(line, "refused; "));
+        let refused = |line: &Value| says(line, ": refused; ") || says(line, ": still refused, ");
+        let line = self.logged_after(mark, |line| line["flow"] == flow && refused(line));
         line["message"].as_str().unwrap().to_owned()
     }
 

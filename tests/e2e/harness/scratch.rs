@@ -67,6 +67,12 @@ impl Scratch {
         fs::remove_file(self.path(name)).unwrap();
     }
 
+    /// Puts each of two in the place of the other, in one step.
+    pub(crate) fn exchange(&self, one: &str, other: &str) {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        renameat_with(CWD, self.path(one), CWD, self.path(other), RenameFlags::EXCHANGE).unwrap();
+    }
+
     /// The text of a file; empty when there is none.
     pub(crate) fn read(&self, name: impl AsRef<Path>) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()

@@ -30,8 +30,8 @@ const REHEARSALS_AT_ONCE: usize = 4;
 pub struct FlowFile {
     /// Where.
     pub path: PathBuf,
-    /// Its text, or why it could not be read.
-    pub text: Result<Arc<str>, String>,
+    /// Its text, or why it could not be read and what to do about it.
+    pub text: Result<Arc<str>, Mistake>,
 }
 
 /// A flow file, checked.
@@ -150,9 +150,7 @@ impl Read {
 
 fn read(file: &FlowFile, context: &SetContext) -> Result<Read, Mistakes> {
     let name = file.path.display().to_string();
-    let text = file.text.as_ref().map_err(|problem| {
-        Mistakes::from(Mistake::new("unreadable_file", &Span::nowhere(&name), problem.clone()))
-    })?;
+    let text = file.text.as_ref().map_err(|problem| Mistakes::from(problem.clone()))?;
     let (node, mut wrong) = yaml::read(&name, text);
     let Some(mut node) = node else { return Err(wrong) };
     substitute(&mut node, &*context.environment, &mut wrong);

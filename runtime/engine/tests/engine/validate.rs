@@ -13,7 +13,7 @@ use std::{
 };
 
 use gristmill_core::{
-    config::Mistake,
+    config::{Mistake, Span},
     plugin::{Grant, PluginError, Transformed},
     testkit::{ScriptedAdapter, ScriptedPlugin, ScriptedPlugins},
 };
@@ -199,7 +199,8 @@ async fn all_files_of_a_set_are_checked_and_what_they_share_is_found() {
         ("0.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\nstep: []\n"),
     ];
     let mut files = crate::harness::flow_files(&files);
-    files.push(FlowFile { path: "e.yaml".into(), text: Err("permission denied".into()) });
+    let unreadable = Mistake::new("unreadable_file", &Span::nowhere("e.yaml"), "permission denied");
+    files.push(FlowFile { path: "e.yaml".into(), text: Err(unreadable) });
     let checked = check_set(files, &world(), &HashMap::new()).await;
     let said: Vec<String> = checked
         .iter()

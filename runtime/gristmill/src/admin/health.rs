@@ -1,7 +1,5 @@
 //! `/health/ready`: whether every flow takes messages, with the reason for each that does not.
 
-use std::sync::PoisonError;
-
 use bytes::Bytes;
 use gristmill_engine::runtime::{FlowState, FlowStatus};
 use http::{Response, StatusCode};
@@ -25,12 +23,12 @@ pub(super) fn ready(admin: &Admin, query: Option<&str>) -> Response<Full<Bytes>>
     let is_ready = |status: &FlowStatus| matches!(status.state, FlowState::Running | FlowState::Finished);
     let unknown = !loading && only.is_some() && flows.is_empty();
     let ready = !loading && !draining && !unknown && flows.iter().all(is_ready);
-    let refused = admin.configuration_refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let body = json!({
         "ready": ready,
         "loading": loading,
         "draining": draining,
-        "configuration_refused": refused,
+        "configuration_refused": admin.configuration_refused.get(),
+        "flows_refused": admin.flows_refused.get(),
         "flows": flows,
     });
     let status = match (ready, unknown) {

@@ -5,8 +5,9 @@ mod health;
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -38,9 +39,18 @@ pub(crate) struct Admin {
     pub(crate) loaded: CancellationToken,
     /// Set once the runtime has begun to shut down.
     pub(crate) draining: CancellationToken,
-    /// Why the configuration as it is now was refused.
-    pub(crate) configuration_refused: Mutex<Option<String>>,
+    /// Of the configuration as it is now.
+    pub(crate) configuration_refused: Refusal,
+    /// Of the folder of flows as it is now.
+    pub(crate) flows_refused: Refusal,
 }
+
+/// Why what there is now was refused, while what was there before goes on.
+#[derive(Default)]
+pub(crate) struct Refusal(Mutex<Option<String>>);
+
+/// An admin listener that has its address, and does not answer yet.
+pub(crate) struct BoundListener(TcpListener);
 
 /// A running admin listener; stops when dropped.
 pub(crate) struct AdminListener {
@@ -49,18 +59,55 @@ pub(crate) struct AdminListener {
     _stop: tokio_util::sync::DropGuard,
 }
 
-/// Binds and serves.
-///
-/// # Errors
-/// When the address cannot be bound, with what to do.
-pub(crate) async fn listen(address: SocketAddr, admin: Arc<Admin>) -> Result<AdminListener, String> {
-    let listener = TcpListener::bind(address).await.map_err(|e| {
-        format!("the admin listener cannot use {address}: {e}; set another with `--admin` or `admin.listen`, or `off`")
-    })?;
-    let address = listener.local_addr().map_err(|e| format!("the admin listener has no address: {e}"))?;
-    let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, admin, stop.clone()));
-    Ok(AdminListener { address, _stop: stop.drop_guard() })
+// === impl Refusal ===
+
+impl Refusal {
+    /// Why; `None` when nothing was refused.
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets it, and gives what it was.
+    pub(crate) fn set(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), why)
+    }
+}
+
+// === impl BoundListener ===
+
+impl BoundListener {
+    /// Binds. `own` is the address that this runtime's admin listener has already.
+    ///
+    /// # Errors
+    /// When the address cannot be bound, with what to do.
+    pub(crate) async fn bind(address: SocketAddr, own: Option<SocketAddr>) -> Result<Self, String> {
+        TcpListener::bind(address).await.map(Self).map_err(|e| bind_error(address, own, &e))
+    }
+
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// When the system does not tell its address.
+    pub(crate) fn serve(self, admin: Arc<Admin>) -> Result<AdminListener, String> {
+        let address = self.0.local_addr().map_err(|e| format!("the admin listener has no address: {e}"))?;
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(self.0, admin, stop.clone()));
+        Ok(AdminListener { address, _stop: stop.drop_guard() })
+    }
+}
+
+fn bind_error(address: SocketAddr, own: Option<SocketAddr>, error: &io::Error) -> String {
+    let in_use = error.kind() == io::ErrorKind::AddrInUse;
+    let mend = match own {
+        Some(own) if in_use && own.port() == address.port() => {
+            format!("this runtime's own admin listener has that port, at {own}: take another port, or restart")
+        }
+        _ if in_use => "a flow of this runtime or another process listens on it (`ss -ltnp` names the process): set another \
+             with `--admin` or `admin.listen`, or `off`"
+            .to_owned(),
+        _ => "set another with `--admin` or `admin.listen`, or `off`".to_owned(),
+    };
+    format!("the admin listener cannot use {address}: {error}; {mend}")
 }
 
 async fn serve(listener: TcpListener, admin: Arc<Admin>, stop: CancellationToken) {
@@ -138,4 +185,24 @@ fn with_type(
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_the_port_is_said() {
+        let taken = BoundListener::bind(([127, 0, 0, 1], 0).into(), None).await.ok().unwrap();
+        let own = taken.0.local_addr().unwrap();
+        let refused =
+            async |own| BoundListener::bind(taken.0.local_addr().unwrap(), own).await.err().unwrap();
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], own.port()));
+        let said = BoundListener::bind(everywhere, Some(own)).await.err().unwrap();
+        assert!(said.contains(&format!("own admin listener has that port, at {own}")), "{said}");
+        for other in [None, Some(SocketAddr::from(([127, 0, 0, 1], 1)))] {
+            let said = refused(other).await;
+            assert!(said.contains("a flow of this runtime or another process"), "{said}");
+        }
+    }
 }

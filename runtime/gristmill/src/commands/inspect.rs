@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use gristmill_core::plugin::{Grant, WantsHeaders, World};
 use gristmill_wasm::{Inspection, Kind};
+use serde_json::json;
 
 use crate::{
     cli::{Format, InspectArguments},
@@ -16,13 +17,14 @@ pub(crate) fn inspect(arguments: &InspectArguments) -> Result<ExitCode, Problem>
         .enable_all()
         .build()
         .map_err(|e| format!("no threads can be started: {e}"))?;
-    let inspection = runtime.block_on(gristmill_wasm::inspect(&arguments.file)).map_err(|e| e.to_string())?;
-    match arguments.format {
-        Format::Json => {
-            let json = serde_json::to_string_pretty(&inspection).map_err(|e| e.to_string())?;
-            println!("{json}");
+    match (runtime.block_on(gristmill_wasm::inspect(&arguments.file)), arguments.format) {
+        (Ok(inspection), Format::Human) => show(&inspection),
+        (Ok(inspection), Format::Json) => println!("{:#}", json!(inspection)),
+        (Err(problem), Format::Human) => return Err(problem.to_string().into()),
+        (Err(problem), Format::Json) => {
+            println!("{:#}", json!({ "error": problem.to_string() }));
+            return Ok(ExitCode::FAILURE);
         }
-        Format::Human => show(&inspection),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -36,6 +36,7 @@ pub(crate) fn flow(arguments: &NewFlowArguments) -> Result<ExitCode, Problem> {
 
 /// Writes the folder of a plugin.
 pub(crate) fn plugin(arguments: &NewPluginArguments) -> Result<ExitCode, Problem> {
+    let files = gristmill_template::files(&arguments.name).map_err(|e| e.to_string())?;
     let dir = arguments.dir.join(&arguments.name);
     if dir.exists() {
         return Err(format!(
@@ -44,7 +45,7 @@ pub(crate) fn plugin(arguments: &NewPluginArguments) -> Result<ExitCode, Problem
         )
         .into());
     }
-    for file in gristmill_template::files(&arguments.name).map_err(|e| e.to_string())? {
+    for file in files {
         write_new(&dir.join(file.path), &file.content)?;
     }
     println!("wrote {}", shown(&dir));

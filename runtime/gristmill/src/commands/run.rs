@@ -1,10 +1,6 @@
 //! `gristmill run`: runs the flows of a folder, and reloads them when they change.
 
-use std::{
-    io::IsTerminal as _,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use gristmill_core::{SystemClock, config::Mistake, observe::ReloadResult};
 use gristmill_engine::flow::FlowFile;
@@ -13,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Admin, AdminListener},
+    admin::{Admin, AdminListener, BoundListener, Refusal},
     assemble,
     cli::RunArguments,
     files,
@@ -49,6 +45,22 @@ struct Server<'a> {
     admin: Arc<Admin>,
     listener: Option<AdminListener>,
     watcher: Watcher,
+    /// Whether what the configuration was refused for may pass without a change of the configuration.
+    refusal_may_pass: bool,
+}
+
+/// A configuration of which everything that is new was checked and is ready.
+struct Ready {
+    settings: Settings,
+    /// `None` to keep the one that runs, or none.
+    listener: Option<Option<BoundListener>>,
+    files: Vec<FlowFile>,
+}
+
+/// Why a configuration was refused.
+struct Refused {
+    problem: Problem,
+    may_pass: bool,
 }
 
 struct Signals {
@@ -76,12 +88,15 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
         metrics,
         loaded: CancellationToken::new(),
         draining: CancellationToken::new(),
-        configuration_refused: Mutex::default(),
+        configuration_refused: Refusal::default(),
+        flows_refused: Refusal::default(),
     });
     let watcher = Watcher::start(&settings);
-    let mut server = Server { arguments, settings, log, runtime, admin, listener: None, watcher };
+    let refusal_may_pass = false;
+    let mut server =
+        Server { arguments, settings, log, runtime, admin, listener: None, watcher, refusal_may_pass };
     if let Some(address) = server.settings.admin {
-        let listener = admin::listen(address, Arc::clone(&server.admin)).await?;
+        let listener = BoundListener::bind(address, None).await?.serve(Arc::clone(&server.admin))?;
         tracing::info!(address = %listener.address, "admin: /health/live, /health/ready, /metrics");
         server.listener = Some(listener);
     }
@@ -143,7 +158,7 @@ impl Server<'_> {
     async fn serve(&mut self, signals: &mut Signals) {
         loop {
             let retry = async {
-                if self.runtime.wants_retry() {
+                if self.runtime.wants_retry() || self.refusal_may_pass {
                     tokio::time::sleep(DOWN_RETRY).await;
                 } else {
                     std::future::pending::<()>().await;
@@ -159,7 +174,7 @@ impl Server<'_> {
             let work = async {
                 match turn {
                     Turn::Reload(why, say) => self.reload(why, say).await,
-                    Turn::Retry => self.apply(Say::News).await,
+                    Turn::Retry => self.retry().await,
                     Turn::Stop => {}
                 }
             };
@@ -175,45 +190,70 @@ impl Server<'_> {
 
     async fn reload(&mut self, why: &str, say: Say) {
         tracing::info!("reloading: {why}");
-        self.reload_settings().await;
-        self.apply(say).await;
+        let files = self.reload_settings(say).await;
+        self.apply(files, say).await;
     }
 
-    /// A configuration with mistakes, or with a change that needs a restart, changes nothing. It is said once, and shown by
-    /// `/health/ready` until it is mended.
-    async fn reload_settings(&mut self) {
-        let taken_over = match Settings::load(&self.arguments.places, self.arguments.admin.as_deref()) {
-            Ok(new) if new == self.settings => Ok(false),
-            Ok(new) => self.take_over(new).await.map(|()| true).map_err(Problem::Text),
-            Err(mistakes) => Err(Problem::Mistakes(mistakes)),
+    async fn retry(&mut self) {
+        let files = if self.refusal_may_pass { self.reload_settings(Say::News).await } else { None };
+        self.apply(files, Say::News).await;
+    }
+
+    /// Takes over the configuration as it is now, and gives the flows that were read on the way. One with mistakes, or with
+    /// a change that needs a restart, changes nothing: it is said once, and shown by `/health/ready` until it is mended.
+    async fn reload_settings(&mut self, say: Say) -> Option<Vec<FlowFile>> {
+        let taken_over = match self.look_at_settings() {
+            Ok(new) if new == self.settings => Ok(None),
+            Ok(new) => match self.make_ready(new).await {
+                Ok(ready) => self.take_over(ready).map(Some),
+                Err(refused) => Err(refused),
+            },
+            Err(refused) => Err(refused),
         };
-        let refused = taken_over.as_ref().err().map(Problem::summary);
-        let mut shown = self.admin.configuration_refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = refused.is_some() && *shown != refused;
-        *shown = refused;
-        drop(shown);
+        let refused = taken_over.as_ref().err();
+        self.refusal_may_pass = refused.is_some_and(|refused| refused.may_pass);
+        let summary = refused.map(|refused| refused.problem.summary());
+        let before = self.admin.configuration_refused.set(summary.clone());
         match taken_over {
-            Ok(false) => {}
-            Ok(true) => {
+            Ok(None) => {
+                if before.is_some() {
+                    tracing::info!("the configuration is again the one that runs");
+                }
+                None
+            }
+            Ok(files) => {
                 self.admin.metrics.config_reload(true);
                 tracing::info!("the configuration was reloaded");
+                files
             }
-            Err(_) if !news => {}
-            Err(problem) => {
-                self.admin.metrics.config_reload(false);
-                match &problem {
-                    Problem::Text(text) => tracing::error!("the configuration was refused: {text}"),
-                    Problem::Mistakes(mistakes) => {
-                        show(None, mistakes);
-                        tracing::error!("the configuration was refused; the one before goes on");
-                    }
+            Err(Refused { problem, .. }) => {
+                let is_news = before != summary;
+                if is_news {
+                    self.admin.metrics.config_reload(false);
                 }
+                if is_news || say == Say::Everything {
+                    say_refused(&problem);
+                }
+                None
             }
         }
     }
 
-    /// Takes over what of the configuration can change while it runs; the rest is said to need a restart.
-    async fn take_over(&mut self, new: Settings) -> Result<(), String> {
+    fn look_at_settings(&self) -> Result<Settings, Refused> {
+        let new = Settings::load(&self.arguments.places, self.arguments.admin.as_deref())?;
+        // Gone for a moment, or by accident: the defaults are taken from an empty file only.
+        if self.settings.has_file && !new.has_file {
+            let file = files::shown(&new.file);
+            return Err(Refused::for_good(format!(
+                "{file} is gone: put it back, or an empty one in its place for the defaults"
+            )));
+        }
+        Ok(new)
+    }
+
+    /// Checks everything that is new, so that nothing is taken over by half. What cannot change while it runs is said to need
+    /// a restart.
+    async fn make_ready(&self, new: Settings) -> Result<Ready, Refused> {
         let old = &self.settings;
         for (what, changed) in [
             ("state", new.state != old.state),
@@ -221,32 +261,73 @@ impl Server<'_> {
             ("log.format", new.log.format != old.log.format),
         ] {
             if changed {
-                return Err(format!("a change of `{what}` needs a restart"));
+                return Err(Refused::for_good(format!("a change of `{what}` needs a restart")));
             }
         }
+        let files = files::flow_files(&new.flows).map_err(Refused::for_now)?;
         let listener = match new.admin {
             Some(_) if new.admin == old.admin => None,
             None => Some(None),
-            Some(address) => Some(Some(admin::listen(address, Arc::clone(&self.admin)).await?)),
+            Some(address) => {
+                let own = self.listener.as_ref().map(|listener| listener.address);
+                Some(Some(BoundListener::bind(address, own).await.map_err(Refused::for_now)?))
+            }
         };
-        self.log.set_level(&new.log.level)?;
+        Ok(Ready { settings: new, listener, files })
+    }
+
+    /// What can still fail here comes before the first change.
+    fn take_over(&mut self, ready: Ready) -> Result<Vec<FlowFile>, Refused> {
+        let Ready { settings, listener, files } = ready;
+        let serve = |bound: BoundListener| bound.serve(Arc::clone(&self.admin));
+        let listener = listener.map(|bound| bound.map(serve).transpose()).transpose();
+        let listener = listener.map_err(Refused::for_now)?;
+        self.log.set_level(&settings.log.level).map_err(Refused::for_now)?;
         if let Some(listener) = listener {
-            if let Some(listener) = &listener {
-                tracing::info!(address = %listener.address, "the admin listener has moved");
+            match &listener {
+                Some(listener) => tracing::info!(address = %listener.address, "the admin listener has moved"),
+                None => tracing::info!("the admin listener is off"),
             }
             self.listener = listener;
         }
-        self.settings = new;
+        self.settings = settings;
         self.watcher = Watcher::start(&self.settings);
-        Ok(())
+        Ok(files)
     }
 
-    async fn apply(&mut self, say: Say) {
-        match files::flow_files(&self.settings.flows) {
-            Ok(files) => self.load(files, say).await,
+    /// Loads these files, or those in the folder of flows.
+    async fn apply(&self, files: Option<Vec<FlowFile>>, say: Say) {
+        match files.map_or_else(|| files::flow_files(&self.settings.flows), Ok) {
+            Ok(files) => {
+                self.admin.flows_refused.set(None);
+                self.load(files, say).await;
+            }
             // A folder that is gone for a moment (a deployment that swaps it) must not stop every flow.
-            Err(problem) => tracing::error!("nothing was reloaded: {problem}"),
+            Err(problem) => {
+                let before = self.admin.flows_refused.set(Some(problem.clone()));
+                if before.as_ref() != Some(&problem) || say == Say::Everything {
+                    tracing::error!("nothing was reloaded: {problem}");
+                }
+            }
         }
+    }
+}
+
+impl Refused {
+    /// Until the configuration is changed.
+    fn for_good(problem: impl Into<Problem>) -> Self {
+        Self { problem: problem.into(), may_pass: false }
+    }
+
+    /// Until something else is: a folder that is made, a port that becomes free.
+    fn for_now(problem: String) -> Self {
+        Self { problem: problem.into(), may_pass: true }
+    }
+}
+
+impl From<Vec<Mistake>> for Refused {
+    fn from(mistakes: Vec<Mistake>) -> Self {
+        Self::for_good(mistakes)
     }
 }
 
@@ -291,6 +372,18 @@ fn stopped_at_once() -> ExitCode {
         "stopped at once, by a second signal: what was not settled is offered again by its source"
     );
     ExitCode::FAILURE
+}
+
+fn say_refused(problem: &Problem) {
+    match problem {
+        Problem::Text(text) => {
+            tracing::error!("the configuration was refused: {text}; the one before goes on");
+        }
+        Problem::Mistakes(mistakes) => {
+            show(None, mistakes);
+            tracing::error!("the configuration was refused; the one before goes on");
+        }
+    }
 }
 
 /// Says what became of a file.

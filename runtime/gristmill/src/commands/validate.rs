@@ -1,8 +1,12 @@
 //! `gristmill validate`: every mistake that can be found without traffic.
 
-use std::{collections::HashMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use gristmill_core::config::Mistake;
+use gristmill_core::config::{Mistake, Span};
 use gristmill_engine::flow::{CheckedFile, FlowFile, check_set};
 use serde_json::json;
 
@@ -20,7 +24,10 @@ pub(crate) fn validate(arguments: &ValidateArguments) -> Result<ExitCode, Proble
         Ok(settings) => settings,
         Err(mistakes) => return Ok(show(&[], &mistakes, arguments.format)),
     };
-    let files = collect(&arguments.paths, &settings)?;
+    let files = match collect(&arguments.paths, &settings) {
+        Ok(files) => files,
+        Err(mistake) => return Ok(show(&[], &[mistake], arguments.format)),
+    };
     let host = assemble::plugin_host(&settings.plugins, &settings.state)?;
     let context = assemble::set_context(assemble::registry(), host, &settings.base_dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -34,24 +41,31 @@ pub(crate) fn validate(arguments: &ValidateArguments) -> Result<ExitCode, Proble
     Ok(show(&checked, &mistakes, arguments.format))
 }
 
-fn collect(paths: &[PathBuf], settings: &Settings) -> Result<Vec<FlowFile>, String> {
+fn collect(paths: &[PathBuf], settings: &Settings) -> Result<Vec<FlowFile>, Mistake> {
     if paths.is_empty() {
-        let files = files::flow_files(&settings.flows)?;
+        let files = in_folder(&settings.flows)?;
         if files.is_empty() {
             let dir = files::shown(&settings.flows);
-            return Err(format!("there are no flows in {dir}; `gristmill new flow hello` writes one"));
+            let mistake =
+                Mistake::new("no_flows", &Span::nowhere(&dir), format!("there are no flows in {dir}"));
+            return Err(mistake.mend("`gristmill new flow hello` writes one"));
         }
         return Ok(files);
     }
     let mut all = Vec::new();
     for path in paths {
         if path.is_dir() {
-            all.extend(files::flow_files(path)?);
+            all.extend(in_folder(path)?);
         } else {
-            all.push(files::flow_file(path.clone()));
+            all.push(files::named_file(path));
         }
     }
     Ok(all)
+}
+
+fn in_folder(dir: &Path) -> Result<Vec<FlowFile>, Mistake> {
+    let mistake = |text| Mistake::new("unreadable_folder", &Span::nowhere(&files::shown(dir)), text);
+    files::flow_files(dir).map_err(mistake)
 }
 
 fn show(checked: &[CheckedFile], mistakes: &[Mistake], format: Format) -> ExitCode {
