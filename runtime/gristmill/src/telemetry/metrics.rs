@@ -444,7 +444,7 @@ mod tests {
         let flow: Arc<str> = "f".into();
         for n in 0..20 {
             let observer = metrics.version(&flow, &format!("v{n}").into(), &[]);
-            observer.accepted(&Message::new("m", gristmill_core::Timestamp::from_millis(0), ""));
+            observer.accepted(&mut Message::new("m", gristmill_core::Timestamp::from_millis(0), ""));
         }
         let text = metrics.encode().unwrap();
         assert!(text.contains(r#"gristmill_accepted_total{flow="f",version="v19"} 1"#), "{text}");
@@ -481,10 +481,10 @@ mod tests {
         let failure = Failure::new(ErrorClass::Timeout, "no answer");
         let step = StepInfo { path: "steps[0]".into(), verb: "send", plugin: None };
         let version = metrics.version(&flow, &"v".into(), &[step]);
-        version.step(0, &message, Duration::ZERO, Some(&failure));
+        version.step_ended(0, &message, Duration::ZERO, Some(&failure));
         metrics.endpoint(&flow).refused("in_flight");
         let plugin = metrics.plugin(&flow, "steps[0]", "p");
-        plugin.call(Duration::ZERO, Some(&failure));
+        plugin.call(&message, Duration::ZERO, Some(&failure));
         plugin.guest_gauge("g", 1.0);
         (0..=MAX_GUEST_SERIES).for_each(|n| plugin.guest_counter(&format!("n{n}"), 1));
         metrics.reload("f", ReloadResult::Applied);
