@@ -177,7 +177,7 @@ fn failed(failure: Failure) -> anyhow::Error {
 }
 
 impl PluginObserver for Measured {
-    fn call(&self, elapsed: Duration, _: Option<&Failure>) {
+    fn call(&self, _: &Message, elapsed: Duration, _: Option<&Failure>) {
         self.0.observe(elapsed.as_secs_f64());
     }
     fn quarantined(&self, _: bool) {}
