@@ -217,9 +217,12 @@ impl Runtime {
                     let is_unowned = owned.is_none();
                     let mut refused = self.refused(path.clone(), owned, mistakes.clone(), None);
                     if is_unowned {
+                        let id = unique.id.map(|(id, _)| id);
+                        // An id that another file has is no name for this one.
+                        refused.flow = id.clone().filter(|id| !self.slots().contains_key(id));
                         let before = self.broken();
                         refused.is_news = before.get(&path).is_none_or(|before| before.mistakes != mistakes);
-                        broken.insert(path, Broken { id: unique.id.map(|(id, _)| id), mistakes });
+                        broken.insert(path, Broken { id, mistakes });
                     }
                     applied.push(refused);
                 }

@@ -1,6 +1,9 @@
 //! The `gristmill` binary: the leaf that knows every crate. It reads the command line, wires adapters and the plugin host to
 //! the engine, watches the folders, and shows what is happening.
 
+#[macro_use]
+mod output;
+
 mod admin;
 mod assemble;
 mod cli;

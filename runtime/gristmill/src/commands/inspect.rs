@@ -19,10 +19,10 @@ pub(crate) fn inspect(arguments: &InspectArguments) -> Result<ExitCode, Problem>
         .map_err(|e| format!("no threads can be started: {e}"))?;
     match (runtime.block_on(gristmill_wasm::inspect(&arguments.file)), arguments.format) {
         (Ok(inspection), Format::Human) => show(&inspection),
-        (Ok(inspection), Format::Json) => println!("{:#}", json!(inspection)),
+        (Ok(inspection), Format::Json) => say!("{:#}", json!(inspection)),
         (Err(problem), Format::Human) => return Err(problem.to_string().into()),
         (Err(problem), Format::Json) => {
-            println!("{:#}", json!({ "error": problem.to_string() }));
+            say!("{:#}", json!({ "error": problem.to_string() }));
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -45,23 +45,23 @@ fn show(inspection: &Inspection) {
         WantsHeaders::Listed(names) => names.join(", "),
     };
     let grants: Vec<&str> = inspection.needs.iter().copied().map(Grant::name).collect();
-    println!("{} {}: {}", description.name, description.version, description.summary);
-    println!("  is            a {world} ({kind}, {} bytes), used with `{verb}:`", inspection.size_bytes);
-    println!("  sha-256       {}", inspection.digest);
-    println!("  reads headers {headers}");
-    println!("  reads body    {}", if description.wants_body { "yes" } else { "no" });
+    say!("{} {}: {}", description.name, description.version, description.summary);
+    say!("  is            a {world} ({kind}, {} bytes), used with `{verb}:`", inspection.size_bytes);
+    say!("  sha-256       {}", inspection.digest);
+    say!("  reads headers {headers}");
+    say!("  reads body    {}", if description.wants_body { "yes" } else { "no" });
     if grants.is_empty() {
-        println!("  needs granted nothing");
+        say!("  needs granted nothing");
     } else {
         let all: Vec<String> = grants.iter().map(|g| format!("{g}: true")).collect();
-        println!("  needs granted {}: write `grants: {{ {} }}`", grants.join(", "), all.join(", "));
+        say!("  needs granted {}: write `grants: {{ {} }}`", grants.join(", "), all.join(", "));
     }
-    println!("  imports       {}", if inspection.imports.is_empty() { "nothing" } else { "" });
+    say!("  imports       {}", if inspection.imports.is_empty() { "nothing" } else { "" });
     for import in &inspection.imports {
-        println!("    {import}");
+        say!("    {import}");
     }
-    println!("  configuration (JSON Schema)");
+    say!("  configuration (JSON Schema)");
     for line in format!("{:#}", description.config_schema).lines() {
-        println!("    {line}");
+        say!("    {line}");
     }
 }

@@ -23,11 +23,11 @@ pub(crate) fn flow(arguments: &NewFlowArguments) -> Result<ExitCode, Problem> {
     check_name(&arguments.name)?;
     let path = arguments.dir.join(format!("{}.yaml", arguments.name));
     write_new(&path, &FLOW.replace("{{name}}", &arguments.name))?;
-    println!("wrote {}", shown(&path));
-    println!(
+    say!("wrote {}", shown(&path));
+    say!(
         "  gristmill run                                             runs it, and reloads it when you save it"
     );
-    println!(
+    say!(
         "  curl -i -d '{{\"name\":\"Ada\"}}' http://127.0.0.1:8080/{}    sends it a message",
         arguments.name
     );
@@ -48,12 +48,12 @@ pub(crate) fn plugin(arguments: &NewPluginArguments) -> Result<ExitCode, Problem
     for file in files {
         write_new(&dir.join(file.path), &file.content)?;
     }
-    println!("wrote {}", shown(&dir));
-    println!("  cd {} && cargo test      tests it, without a Wasm runtime", shown(&dir));
-    println!(
+    say!("wrote {}", shown(&dir));
+    say!("  cd {} && cargo test      tests it, without a Wasm runtime", shown(&dir));
+    say!(
         "  cargo build --release --target wasm32-wasip2      builds it (`rustup target add wasm32-wasip2` once)"
     );
-    println!("  then copy target/wasm32-wasip2/release/*.wasm to the folder of plugins; README.md says more");
+    say!("  then copy target/wasm32-wasip2/release/*.wasm to the folder of plugins; README.md says more");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -136,7 +136,6 @@ impl Server<'_> {
             () = signals.stop() => false,
         };
         if loaded {
-            self.admin.loaded.cancel();
             self.serve(signals).await;
         }
         self.admin.draining.cancel();
@@ -337,6 +336,8 @@ impl Server<'_> {
     async fn load(&self, files: Vec<FlowFile>, say: Say) {
         let runtime = Arc::clone(&self.runtime);
         let applied = tokio::spawn(async move { runtime.apply(files).await }).await;
+        // Before it is said that flows run: whoever reads that may ask `/health/ready` at once.
+        self.admin.loaded.cancel();
         match applied {
             Ok(applied) => applied.iter().for_each(|one| match say {
                 Say::RepeatsInShort if !one.is_news => tell_repeat(one),

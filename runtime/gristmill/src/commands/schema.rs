@@ -11,6 +11,6 @@ use crate::{assemble, cli::SchemaArguments, report::Problem, settings::ConfigFil
 pub(crate) fn schema(arguments: &SchemaArguments) -> Result<ExitCode, Problem> {
     let schema =
         if arguments.config { schema_of::<ConfigFile>() } else { flow_schema(&assemble::registry()) };
-    println!("{schema:#}");
+    say!("{schema:#}");
     Ok(ExitCode::SUCCESS)
 }

@@ -83,18 +83,18 @@ fn show(checked: &[CheckedFile], mistakes: &[Mistake], format: Format) -> ExitCo
                     })
                 })
                 .collect();
-            println!("{:#}", json!({ "flows": flows, "mistakes": report::as_json(mistakes) }));
+            say!("{:#}", json!({ "flows": flows, "mistakes": report::as_json(mistakes) }));
         }
         Format::Human => {
             for file in checked {
                 if let Ok(flow) = &file.result {
-                    println!("ok   {}  (flow `{}`, version {})", file.path.display(), flow.id, flow.version);
+                    say!("ok   {}  (flow `{}`, version {})", file.path.display(), flow.id, flow.version);
                 }
             }
             eprint!("{}", report::human(mistakes, &Sources::read_for(mistakes), report::use_colour()));
             let bad = checked.iter().filter(|file| file.result.is_err()).count();
             match (mistakes.len(), bad) {
-                (0, _) => println!("{} good", counted(checked.len(), "flow")),
+                (0, _) => say!("{} good", counted(checked.len(), "flow")),
                 (n, 0) => eprintln!("{}", counted(n, "mistake")),
                 (n, bad) => eprintln!("{} in {}", counted(n, "mistake"), counted(bad, "flow")),
             }
