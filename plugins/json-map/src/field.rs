@@ -157,6 +157,16 @@ pub(crate) fn object<'a>(fields: &'a [(String, Field)], scope: Scope<'_, 'a>) ->
     Ok(object)
 }
 
+/// How many alternatives an error text names.
+const MAX_NAMED: usize = 4;
+
+impl Field {
+    /// Whether its source has a name of its own.
+    fn is_named(&self) -> bool {
+        matches!(self.source, Source::Path(_) | Source::All(_) | Source::Header(_) | Source::Each(_))
+    }
+}
+
 /// Names a source in an error text.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,6 +177,10 @@ impl fmt::Display for Source {
             Source::Template(_) => f.write_str("the template"),
             Source::Object(_) => f.write_str("the object"),
             Source::Each(each) => write!(f, "{}", each.place),
+            // Names that tell nothing, or too many of them, are only counted.
+            Source::FirstOf(fields) if fields.len() > MAX_NAMED || !fields.iter().all(Field::is_named) => {
+                write!(f, "`first_of`, with its {} alternatives,", fields.len())
+            }
             Source::FirstOf(fields) => {
                 f.write_str("the first of (")?;
                 for (i, field) in fields.iter().enumerate() {

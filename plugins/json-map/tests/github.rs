@@ -185,7 +185,11 @@ fn an_event_that_is_about_nothing_is_rejected() {
     for payload in ["{}", r#"{"zen":"Design for failure.","hook_id":109948940}"#, "[]", "null"] {
         let message = Message::with_body(payload).with_header("X-GitHub-Event", "ping");
         let failure = plugin.transform(message).unwrap_err();
-        assert!(failure.reason().starts_with("field `subject`: the first of ("), "{}", failure.reason());
+        assert!(
+            failure.reason().starts_with("field `subject`: `first_of`, with its "),
+            "{}",
+            failure.reason()
+        );
     }
 }
 
