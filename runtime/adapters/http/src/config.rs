@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use gristmill_core::config::Secret;
+use gristmill_core::config::{Node, Secret};
 use gristmill_tls::{ClientTlsConfig, ServerTlsConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,7 +17,8 @@ const MAX_TIMEOUT_MS: u64 = 3_600_000;
 #[serde(deny_unknown_fields)]
 pub(crate) struct SourceConfig {
     /// The address to listen on, an IP address and a port: `127.0.0.1:8080`, `0.0.0.0:80`, `[::1]:8080`. Flows with the
-    /// same address share one listener. Port 0 takes a free port, which the log then tells.
+    /// same address share one listener. Port 0 takes a free port, which the log then tells. Two flows whose addresses
+    /// include one another (`0.0.0.0:80` and `127.0.0.1:80`) are a mistake.
     pub(crate) listen: String,
     /// Only requests for this host name (the `Host` header without its port). Left out: any host that no other flow names.
     #[serde(default)]
@@ -225,6 +226,11 @@ fn default_retryable() -> Vec<StatusRange> {
         StatusRange::One(429),
         StatusRange::Range("500-599".to_owned()),
     ]
+}
+
+/// The text of a value as it stands in the flow file: what may be shown of it. `text` is the value itself.
+pub(crate) fn written(node: &Node, text: &str) -> String {
+    node.substitution.as_ref().map_or_else(|| text.to_owned(), |substitution| substitution.written())
 }
 
 // === impl ListenerLimits ===

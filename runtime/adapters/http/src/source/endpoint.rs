@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use gristmill_core::{Delivery, source::EndpointContext};
 use tokio::sync::mpsc;
 
-use super::{signature::Signature, spec::Route};
+use super::signature::Signature;
 
 /// An endpoint. Requests hold it while they are served.
 pub(crate) struct Endpoint {
@@ -28,7 +28,6 @@ pub(crate) struct Endpoint {
 
 /// What a version sets.
 pub(crate) struct Settings {
-    pub(crate) route: Arc<Route>,
     pub(crate) read_timeout: Duration,
     pub(crate) answer_timeout: Duration,
     pub(crate) keep_credentials: bool,

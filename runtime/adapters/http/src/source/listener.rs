@@ -24,6 +24,7 @@ use tokio_util::{
 };
 
 use super::{
+    address::{self, ListenAddress},
     connection,
     table::{Registration, Table},
 };
@@ -44,6 +45,10 @@ pub(crate) struct Listeners {
 
 struct Known {
     listener: Weak<Listener>,
+    /// What is really listened on.
+    bound: SocketAddr,
+    /// The same as it is shown.
+    shown: String,
     /// The address can be bound again.
     closed: CancellationToken,
 }
@@ -64,7 +69,9 @@ pub(crate) struct Shared {
     /// files (see `conflict`), and the last to come has read them last.
     pub(crate) tls: ArcSwapOption<ServerConfig>,
     address: SocketAddr,
-    registrations: Mutex<Vec<(u64, Registration)>>,
+    /// The address as it is shown.
+    shown: String,
+    registrations: Mutex<Vec<(u64, Arc<Registration>)>>,
     next_id: AtomicU64,
     connections: AtomicUsize,
     /// How many bytes all connections hold, see `budget`.
@@ -94,23 +101,34 @@ impl Listeners {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub(crate) async fn attach(&self, address: SocketAddr) -> Result<Arc<Listener>, SourceError> {
+    pub(crate) async fn attach(&self, listen: &ListenAddress) -> Result<Arc<Listener>, SourceError> {
         loop {
             let closing = {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.retain(|_, listener| !listener.closed.is_cancelled());
-                match known.get(&address) {
-                    Some(there) => match there.listener.upgrade() {
-                        Some(listener) => return Ok(listener),
-                        // Its last route went a moment ago.
-                        None => there.closed.clone(),
-                    },
-                    None => {
-                        let socket = bind(address).map_err(|error| bind_error(address, &error))?;
+                if let Some(listener) = known.get(&listen.socket).and_then(|there| there.listener.upgrade()) {
+                    return Ok(listener);
+                }
+                let (open, closing): (Vec<&Known>, Vec<&Known>) = known
+                    .iter()
+                    .filter(|(configured, there)| {
+                        **configured == listen.socket || there.is_in_the_way_of(listen.socket)
+                    })
+                    .map(|(_, there)| there)
+                    .partition(|there| there.listener.strong_count() > 0);
+                match (open.first(), closing.first()) {
+                    // Its last route went a moment ago.
+                    (None, Some(there)) => there.closed.clone(),
+                    (ours, _) => {
+                        let socket = bind(listen.socket)
+                            .map_err(|error| bind_error(listen, &error, ours.map(|there| &*there.shown)))?;
                         let closed = CancellationToken::new();
                         let listener =
-                            Listener::open(address, socket, closed.clone(), self.connections.clone());
-                        known.insert(address, Known { listener: Arc::downgrade(&listener), closed });
+                            Listener::open(listen, socket, closed.clone(), self.connections.clone());
+                        let Shared { address: bound, shown, .. } = &*listener.shared;
+                        let (bound, shown) = (*bound, shown.clone());
+                        let there = Known { listener: Arc::downgrade(&listener), bound, shown, closed };
+                        known.insert(listen.socket, there);
                         return Ok(listener);
                     }
                 }
@@ -132,6 +150,12 @@ impl Listeners {
     }
 }
 
+impl Known {
+    fn is_in_the_way_of(&self, address: SocketAddr) -> bool {
+        self.bound == address || address::exclude(self.bound, address)
+    }
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // So that a restart need not wait for the old connections' last packets. On Windows it would let two processes share
@@ -142,33 +166,43 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn bind_error(address: SocketAddr, error: &io::Error) -> SourceError {
+/// `ours` is a listener of this process that is in the way. The one of `admin.listen` is not known here.
+fn bind_error(listen: &ListenAddress, error: &io::Error, ours: Option<&str>) -> SourceError {
     let mend = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process listens on it: stop that one (`ss -ltnp` names it) or change `listen`"
-        }
+        io::ErrorKind::AddrInUse => match ours {
+            Some(ours) => &*format!(
+                "flows of this runtime listen on {ours}: write the same `listen` in all of them, or take another port \
+                 (to go from one to the other, remove the flow and bring it back)"
+            ),
+            None => {
+                "another process listens on it (`ss -ltnp` names it), or this runtime itself by `admin.listen`: \
+                 stop that one or change `listen`"
+            }
+        },
         io::ErrorKind::AddrNotAvailable => "this machine has no such address: change `listen`",
         io::ErrorKind::PermissionDenied => {
             "this user may not: take a port of 1024 or above, or grant CAP_NET_BIND_SERVICE"
         }
         _ => "change `listen` or what is in the way",
     };
-    SourceError::new(format!("cannot listen on {address}: {error}; {mend}"))
+    SourceError::new(format!("cannot listen on {listen}: {error}; {mend}"))
 }
 
 // === impl Listener ===
 
 impl Listener {
     fn open(
-        configured: SocketAddr,
+        configured: &ListenAddress,
         socket: TcpListener,
         closed: CancellationToken,
         all_connections: TaskTracker,
     ) -> Arc<Self> {
+        let address = socket.local_addr().unwrap_or(configured.socket);
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             tls: ArcSwapOption::empty(),
-            address: socket.local_addr().unwrap_or(configured),
+            address,
+            shown: configured.shown_when_bound(address),
             registrations: Mutex::default(),
             next_id: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
@@ -190,9 +224,9 @@ impl Listener {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let scheme = if tls.is_some() { "HTTPS" } else { "HTTP" };
         self.shared.tls.store(tls);
-        self.shared.change(|registrations| registrations.push((id, registration)));
+        self.shared.change(|registrations| registrations.push((id, Arc::new(registration))));
         if !self.opened.is_cancelled() {
-            tracing::info!(address = %self.shared.address, "listening for {scheme}");
+            tracing::info!(address = %self.shared.shown, "listening for {scheme}");
             self.opened.cancel();
         }
         RouteGuard { listener: Arc::clone(self), id }
@@ -213,7 +247,7 @@ impl RouteGuard {
         self.listener.shared.tls.store(tls);
         self.listener.shared.change(|registrations| {
             if let Some((_, old)) = registrations.iter_mut().find(|(id, _)| *id == self.id) {
-                *old = registration;
+                *old = Arc::new(registration);
             }
         });
     }
@@ -233,7 +267,7 @@ impl Drop for RouteGuard {
 // === impl Shared ===
 
 impl Shared {
-    fn change(&self, change: impl FnOnce(&mut Vec<(u64, Registration)>)) {
+    fn change(&self, change: impl FnOnce(&mut Vec<(u64, Arc<Registration>)>)) {
         let mut registrations = self.registrations.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut registrations);
         self.table.store(Arc::new(Table::new(registrations.iter().map(|(_, registration)| registration))));
@@ -279,7 +313,7 @@ async fn accept(
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     drop(guard);
-                    tracing::warn!(address = %shared.address, %error, "cannot accept connections for now");
+                    tracing::warn!(address = %shared.shown, %error, "cannot accept connections for now");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }

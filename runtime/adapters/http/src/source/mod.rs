@@ -3,6 +3,7 @@
 //! A request finds its endpoint by the table of its listener. Listener, endpoint and place in the table outlive the
 //! versions of a flow: a reload swaps the settings under them, so that no request is refused.
 
+mod address;
 mod answer;
 mod budget;
 mod connection;
@@ -32,7 +33,7 @@ use tokio::sync::mpsc;
 use self::{
     endpoint::{Endpoint, Settings},
     listener::{Listener, RouteGuard},
-    spec::CheckedSource,
+    spec::{CheckedSource, Route},
     table::{HeaderLimits, Registration},
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct HttpSourceSpec {
 /// A source that has its listener, and not yet its route.
 struct PreparedHttpSource {
     listener: Arc<Listener>,
+    route: Arc<Route>,
     settings: Settings,
     /// Of the listener, from the moment on at which the route is in place.
     tls: Option<Arc<ServerConfig>>,
@@ -79,16 +81,25 @@ impl SourceSpec for HttpSourceSpec {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.checked.route.claims().map(Claim::new).collect()
+        self.checked.route.claims().collect()
     }
 
-    /// Nobody knows for which flow a connection is when it begins, so all flows of a listener have one TLS.
+    /// An address that includes another leaves it no room. And nobody knows for which flow a connection is when it begins,
+    /// so all flows of a listener have one TLS.
     fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
         let other: &dyn Any = other;
         let other = &other.downcast_ref::<Self>()?.checked;
-        let listen = self.checked.route.listen;
+        let listen = &self.checked.route.listen;
+        if address::exclude(listen.socket, other.route.listen.socket) {
+            return Some(format!(
+                "this flow listens on {listen} and another on {}, and one of the two includes the other: \
+                 write the same `listen` in both, or take another port",
+                other.route.listen,
+            ));
+        }
         let files = |tls: &Option<ServerTls>| tls.as_ref().map(ServerTls::paths);
-        let is_conflict = listen == other.route.listen && files(&self.checked.tls) != files(&other.tls);
+        let is_conflict =
+            listen.socket == other.route.listen.socket && files(&self.checked.tls) != files(&other.tls);
         is_conflict
             .then(|| format!("flows that listen on {listen} have the same `tls`, and this one has another"))
     }
@@ -116,16 +127,15 @@ impl SourceSpec for HttpSourceSpec {
             Some(tls) => Some(tls::load(tls).await?),
             None => None,
         };
-        let listener = self.listeners.attach(route.listen).await?;
+        let listener = self.listeners.attach(&route.listen).await?;
         let settings = Settings {
-            route,
             read_timeout: Duration::from_millis(read_timeout_ms),
             answer_timeout: Duration::from_millis(answer_timeout_ms),
             keep_credentials,
             signature,
             context,
         };
-        Ok(Box::new(PreparedHttpSource { listener, settings, tls }))
+        Ok(Box::new(PreparedHttpSource { listener, route, settings, tls }))
     }
 }
 
@@ -140,8 +150,7 @@ impl std::fmt::Debug for HttpSourceSpec {
 #[async_trait]
 impl PreparedSource for PreparedHttpSource {
     async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
-        let Self { listener, settings, tls } = *self;
-        let route = Arc::clone(&settings.route);
+        let Self { listener, route, settings, tls } = *self;
         let headers = HeaderLimits::of(&settings);
         let (endpoint, queue) = Endpoint::new(settings);
         let registration = Registration { route, headers, endpoint: Arc::clone(&endpoint) };
@@ -149,22 +158,27 @@ impl PreparedSource for PreparedHttpSource {
         Ok(Box::new(HttpSource { route, endpoint, queue }))
     }
 
-    async fn take_over(self: Box<Self>, old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
-        let here: &dyn Any = &*old;
-        let Some(source) = here.downcast_ref::<HttpSource>() else {
+    async fn take_over(self: Box<Self>, mut old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
+        let here: &mut dyn Any = &mut *old;
+        let Some(source) = here.downcast_mut::<HttpSource>() else {
             let error = SourceError::new("an HTTP source can only take over from an HTTP source");
             return Err(TakeOverError { old, error });
         };
-        let Some(guard) = source.route.as_ref().filter(|guard| guard.is_on(&self.listener)) else {
-            let error = SourceError::new("the source to take over from is closed or listens elsewhere");
+        let Some(guard) = &source.route else {
+            let error = SourceError::new("the source to take over from is closed");
             return Err(TakeOverError { old, error });
         };
-        let Self { settings, tls, .. } = *self;
-        let route = Arc::clone(&settings.route);
+        let Self { listener, route, settings, tls } = *self;
         let headers = HeaderLimits::of(&settings);
         // Settings first: they answer by themselves for every method that the table can send them.
         source.endpoint.attach(settings);
-        guard.replace(Registration { route, headers, endpoint: Arc::clone(&source.endpoint) }, tls);
+        let registration = Registration { route, headers, endpoint: Arc::clone(&source.endpoint) };
+        if guard.is_on(&listener) {
+            guard.replace(registration, tls);
+        } else {
+            // The address is from a file (`${file:…}`) and now another one: the new route is there before the old one goes.
+            source.route = Some(listener.insert(registration, tls));
+        }
         Ok(old)
     }
 }

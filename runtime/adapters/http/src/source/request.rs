@@ -19,9 +19,9 @@ use tokio::{
 use super::{
     answer::{self, retry_after_seconds},
     budget::{Account, Allowance, Hold},
-    endpoint::{Admission, Endpoint, Entrance, Settings},
+    endpoint::{Admission, Entrance, Settings},
     problem::{Body, Problem},
-    spec::normal_host,
+    spec::{Route, normal_host},
     table::{Lookup, Table},
 };
 use crate::{config::Method, fields, id, percent};
@@ -39,8 +39,9 @@ const REQUEST_BYTES: usize = 1_024;
 
 /// A request that was let in.
 struct Admitted<'path> {
-    settings: Arc<Settings>,
+    route: Arc<Route>,
     values: Vec<&'path str>,
+    settings: Arc<Settings>,
     signature: Option<Vec<u8>>,
     entrance: Entrance,
 }
@@ -72,11 +73,11 @@ async fn handle(
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
     let host = host_of(head)?;
-    let Admitted { settings, values, signature, entrance } = match admit(table, host.as_deref(), head, &body)?
-    {
-        Ok(admitted) => admitted,
-        Err(response) => return Ok(response),
-    };
+    let Admitted { route, values, settings, signature, entrance } =
+        match admit(table, host.as_deref(), head, &body)? {
+            Ok(admitted) => admitted,
+            Err(response) => return Ok(response),
+        };
     let limits = &settings.context.limits;
     let refused = |problem: Problem, reason| {
         settings.context.observer.refused(reason);
@@ -118,7 +119,8 @@ async fn handle(
     {
         return Err(refused(unsigned(), "signature"));
     }
-    let headers = message_headers(head, host.as_deref(), peer, &settings, &values)
+    let parameters = route.path.names().zip(values);
+    let headers = message_headers(head, host.as_deref(), peer, &settings, parameters)
         .map_err(|(problem, reason)| refused(problem, reason))?;
     let Some(place) = entrance.take_place(limits.in_flight) else {
         return Err(refused(try_later(&settings), "in_flight"));
@@ -158,8 +160,8 @@ fn admit<'path>(
 ) -> Result<Result<Admitted<'path>, Response<Body>>, Problem> {
     let method = Method::of(&head.method);
     for _ in 0..MAX_LOOKUPS {
-        let (endpoint, values) = match table.load().find(host, head.uri.path(), method) {
-            Lookup::Found(endpoint, values) => (endpoint, values),
+        let (found, values) = match table.load().find(host, head.uri.path(), method) {
+            Lookup::Found(found, values) => (found, values),
             Lookup::OtherMethods(methods) if method == Some(Method::Options) => {
                 let mut response = answer::empty(StatusCode::NO_CONTENT);
                 response.headers_mut().insert(header::ALLOW, allow(&methods));
@@ -177,14 +179,15 @@ fn admit<'path>(
                 return Err(Problem::new(StatusCode::NOT_FOUND, "There is nothing at this address."));
             }
         };
-        let settings = endpoint.settings();
+        let settings = found.endpoint.settings();
         let signature = check_head(head, body, &settings).map_err(|(problem, reason)| {
             settings.context.observer.refused(reason);
             problem
         })?;
-        match endpoint.admit(settings.context.limits.in_flight) {
+        match found.endpoint.admit(settings.context.limits.in_flight) {
             Admission::Open(entrance) => {
-                return Ok(Ok(Admitted { settings, values, signature, entrance }));
+                let route = Arc::clone(&found.route);
+                return Ok(Ok(Admitted { route, values, settings, signature, entrance }));
             }
             Admission::Paused => {
                 settings.context.observer.refused("paused");
@@ -194,7 +197,7 @@ fn admit<'path>(
                 settings.context.observer.refused("in_flight");
                 return Err(try_later(&settings));
             }
-            Admission::Closed => drop::<Arc<Endpoint>>(endpoint),
+            Admission::Closed => {}
         }
     }
     Err(Problem::new(
@@ -290,12 +293,12 @@ async fn read(
 }
 
 /// The headers of the message: what the sender sent, without what belongs to the connection, and what the request was.
-fn message_headers(
+fn message_headers<'h>(
     head: &Parts,
     host: Option<&str>,
     peer: SocketAddr,
     settings: &Settings,
-    values: &[&str],
+    parameters: impl Iterator<Item = (&'h str, &'h str)>,
 ) -> Result<Headers, (Problem, &'static str)> {
     let malformed = |detail| (bad_request(detail), "bad_request");
     let options = fields::connection_options(&head.headers);
@@ -328,7 +331,7 @@ fn message_headers(
         set(fields::HOST, host)?;
     }
     set(fields::REMOTE_ADDRESS, &peer.ip().to_canonical().to_string())?;
-    for (name, value) in settings.route.path.names().zip(values) {
+    for (name, value) in parameters {
         let value =
             percent::decode(value).ok_or_else(|| malformed("The path of the request is not UTF-8."))?;
         set(&format!("{}{name}", fields::PARAMETER_PREFIX), &value)?;

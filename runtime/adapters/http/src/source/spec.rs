@@ -1,28 +1,39 @@
 //! From the configuration of a source to a checked one.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use gristmill_core::{
     adapter::Checker,
     config::{Node, parse},
+    source::Claim,
 };
 use gristmill_tls::ServerTls;
 use http::HeaderName;
 
-use super::{path::PathPattern, signature::Signature};
+use super::{address::ListenAddress, path::PathPattern, signature::Signature};
 use crate::{
-    config::{ListenerLimits, Method, SignatureConfig, SourceConfig},
+    config::{ListenerLimits, Method, SignatureConfig, SourceConfig, written},
     fields,
 };
 
 /// What a route is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Route {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: ListenAddress,
     pub(crate) host: Option<Box<str>>,
     pub(crate) path: PathPattern,
     pub(crate) methods: Vec<Method>,
     pub(crate) listener: ListenerLimits,
+    shown: Shown,
+}
+
+/// What may be shown of a route besides its address.
+#[derive(Clone)]
+struct Shown {
+    host: Option<String>,
+    path: String,
+    /// Whether any of the path was substituted, so that nothing may be shown that was made of it.
+    is_path_substituted: bool,
 }
 
 /// A source whose configuration is good.
@@ -45,9 +56,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
         Some(host) => check_host(host, at("host"), checker).map(Some),
         None => Some(None),
     };
-    let path = PathPattern::parse(&config.path)
-        .map_err(|wrong| checker.mistake("invalid_path", at("path"), wrong.text, wrong.mend))
-        .ok();
+    let path = check_path(&config.path, at("path"), checker);
     let mut methods = config.methods.clone();
     methods.sort_unstable();
     methods.dedup();
@@ -56,7 +65,13 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
         None => Some(None),
     };
     let tls = config.tls.as_ref().map(|tls| ServerTls::new(tls, at("tls"), checker.base_dir));
-    let route = Route { listen: listen?, host: host?, path: path?, methods, listener: config.listener };
+    let shown = Shown {
+        host: host.iter().flatten().next().map(|host| written(at("host"), host)),
+        path: written(at("path"), &config.path),
+        is_path_substituted: at("path").is_substituted(),
+    };
+    let route =
+        Route { listen: listen?, host: host?, path: path?, methods, listener: config.listener, shown };
     Some(CheckedSource {
         route: Arc::new(route),
         read_timeout_ms: config.read_timeout_ms,
@@ -67,7 +82,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
     })
 }
 
-fn check_listen(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<SocketAddr> {
+fn check_listen(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<ListenAddress> {
     let address = text.parse().ok();
     if address.is_none() {
         checker.mistake(
@@ -77,7 +92,19 @@ fn check_listen(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<So
             "write an IP address and a port: `127.0.0.1:8080` for this machine alone, `0.0.0.0:8080` for all",
         );
     }
-    address
+    Some(ListenAddress::new(address?, node.is_substituted().then(|| written(node, text))))
+}
+
+fn check_path(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<PathPattern> {
+    PathPattern::parse(text)
+        .map_err(|wrong| {
+            let text = match node.is_substituted() {
+                true => "this path (not shown: it was substituted) is none that a route can have".into(),
+                false => wrong.text,
+            };
+            checker.mistake("invalid_path", node, text, wrong.mend);
+        })
+        .ok()
 }
 
 fn check_host(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<Box<str>> {
@@ -138,17 +165,31 @@ fn check_signature(config: &SignatureConfig, node: &Node, checker: &mut Checker<
 
 // === impl Route ===
 
+/// Without what was substituted.
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Route").field(&self.place()).field(&self.methods).field(&self.listener).finish()
+    }
+}
+
 impl Route {
-    /// Where the route hangs, without its methods and the names of its parameters.
+    /// Where the route hangs, without its methods and the names of its parameters, and without what was substituted.
     pub(crate) fn place(&self) -> String {
-        format!("http {} {}{}", self.listen, self.host.as_deref().unwrap_or("*"), self.path.shape())
+        let path = if self.shown.is_path_substituted { self.shown.path.clone() } else { self.path.shape() };
+        format!("http {} {}{path}", self.listen, self.shown.host.as_deref().unwrap_or("*"))
     }
 
-    /// What no other flow may have as well: the place, per method.
-    pub(crate) fn claims(&self) -> impl Iterator<Item = String> {
+    /// What no other flow may have as well: the place, per method. Shown as `PUT 127.0.0.1:8080/orders/{id}`.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = Claim> {
+        let (listen, shape, Shown { path, .. }) = (&self.listen, self.path.shape(), &self.shown);
         let host = self.host.as_deref().unwrap_or("*");
-        self.methods
-            .iter()
-            .map(move |method| format!("http {} {} {host}{}", self.listen, method.name(), self.path.shape()))
+        self.methods.iter().map(move |method| {
+            let method = method.name();
+            let claim = Claim::new(format!("http {} {method} {host}{shape}", listen.socket));
+            claim.shown_as(match &self.shown.host {
+                Some(host) => format!("{method} {host}{path} on {listen}"),
+                None => format!("{method} {listen}{path}"),
+            })
+        })
     }
 }

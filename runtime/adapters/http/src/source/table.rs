@@ -36,8 +36,8 @@ pub(crate) struct Registration {
 
 /// What a request is for.
 pub(crate) enum Lookup<'path> {
-    /// This endpoint, and the texts of the path's parameters in order, still percent-encoded.
-    Found(Arc<Endpoint>, Vec<&'path str>),
+    /// This route, and the texts of the path's parameters in order, still percent-encoded.
+    Found(Arc<Registration>, Vec<&'path str>),
     /// The path is served, with these methods, but not with this one.
     OtherMethods(Vec<Method>),
     /// Nothing has this path.
@@ -48,8 +48,8 @@ pub(crate) enum Lookup<'path> {
 struct Branch {
     statics: HashMap<Box<str>, Branch>,
     parameter: Option<Box<Branch>>,
-    here: Vec<(Method, Arc<Endpoint>)>,
-    rest: Vec<(Method, Arc<Endpoint>)>,
+    here: Vec<(Method, Arc<Registration>)>,
+    rest: Vec<(Method, Arc<Registration>)>,
 }
 
 struct Search<'path> {
@@ -62,7 +62,7 @@ struct Search<'path> {
 
 impl Table {
     /// The table of these registrations, the oldest first.
-    pub(crate) fn new<'a>(registrations: impl IntoIterator<Item = &'a Registration>) -> Self {
+    pub(crate) fn new<'a>(registrations: impl IntoIterator<Item = &'a Arc<Registration>>) -> Self {
         let mut table = Self::default();
         let mut limits: Option<ListenerLimits> = None;
         for registration in registrations {
@@ -71,7 +71,7 @@ impl Table {
                 Some(host) => table.hosts.entry(host.clone()).or_default(),
                 None => &mut table.any_host,
             };
-            root.insert(route, &registration.endpoint);
+            root.insert(registration);
             limits = Some(limits.map_or(route.listener, |l| l.largest(route.listener)));
             table.headers.count = table.headers.count.max(registration.headers.count);
             table.headers.bytes = table.headers.bytes.max(registration.headers.bytes);
@@ -92,8 +92,8 @@ impl Table {
         let mut search = Search { method, values: Vec::new(), allowed: Vec::new() };
         let named = host.and_then(|host| self.hosts.get(host));
         for root in named.into_iter().chain([&self.any_host]) {
-            if let Some(endpoint) = root.find(Some(path), &mut search) {
-                return Lookup::Found(endpoint, search.values);
+            if let Some(found) = root.find(Some(path), &mut search) {
+                return Lookup::Found(found, search.values);
             }
         }
         if search.allowed.is_empty() {
@@ -115,8 +115,9 @@ impl Default for HeaderLimits {
 // === impl Branch ===
 
 impl Branch {
-    fn insert(&mut self, route: &Route, endpoint: &Arc<Endpoint>) {
-        let entries = route.methods.iter().map(|method| (*method, Arc::clone(endpoint)));
+    fn insert(&mut self, registration: &Arc<Registration>) {
+        let route = &registration.route;
+        let entries = route.methods.iter().map(|method| (*method, Arc::clone(registration)));
         let mut branch = self;
         for segment in route.path.segments() {
             branch = match segment {
@@ -129,7 +130,7 @@ impl Branch {
     }
 
     /// `path` is what is left of it, `None` after its last segment. As deep as the routes are, not as the path is.
-    fn find<'path>(&self, path: Option<&'path str>, search: &mut Search<'path>) -> Option<Arc<Endpoint>> {
+    fn find<'path>(&self, path: Option<&'path str>, search: &mut Search<'path>) -> Option<Arc<Registration>> {
         let Some(path) = path else { return search.choose(&self.here) };
         let (segment, left) = match path.split_once('/') {
             Some((segment, left)) => (segment, Some(left)),
@@ -163,7 +164,7 @@ impl Branch {
 // === impl Search ===
 
 impl Search<'_> {
-    fn choose(&mut self, entries: &[(Method, Arc<Endpoint>)]) -> Option<Arc<Endpoint>> {
+    fn choose(&mut self, entries: &[(Method, Arc<Registration>)]) -> Option<Arc<Registration>> {
         let with = |wanted: Method| {
             entries.iter().rev().find(|(method, _)| *method == wanted).map(|(_, e)| Arc::clone(e))
         };

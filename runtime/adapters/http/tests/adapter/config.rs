@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use gristmill_core::{adapter::Adapter as _, config::Mistake};
 
-use crate::support::{Bench, source};
+use crate::support::{Bench, source, with_substituted};
 
 fn said(mistakes: Vec<Mistake>) -> Vec<String> {
     mistakes
@@ -160,4 +160,86 @@ fn secrets_are_not_shown() {
     let signature = json!({"header": "x-signature", "algorithm": "hmac_sha1", "secret": "hunter2"});
     let spec = bench.check_source(&source("/", json!({"signature": signature}))).unwrap();
     assert!(!format!("{spec:?}").contains("hunter2"));
+}
+
+#[test]
+fn flows_whose_addresses_include_each_other_conflict() {
+    let bench = Bench::new();
+    let check = |listen: &str| bench.check_source(&json!({"listen": listen, "path": "/"})).unwrap();
+    let conflict = |one: &str, other: &str| check(one).conflict(&*check(other));
+    assert_eq!(
+        conflict("127.0.0.1:8080", "0.0.0.0:8080").unwrap(),
+        "this flow listens on 127.0.0.1:8080 and another on 0.0.0.0:8080, and one of the two includes the other: \
+         write the same `listen` in both, or take another port"
+    );
+    assert!(conflict("0.0.0.0:8080", "127.0.0.1:8080").is_some());
+    assert!(conflict("[::]:8080", "127.0.0.1:8080").is_some());
+    assert_eq!(conflict("0.0.0.0:8080", "127.0.0.1:8081"), None);
+    assert_eq!(conflict("0.0.0.0:8080", "0.0.0.0:8080"), None);
+    assert_eq!(conflict("0.0.0.0:0", "127.0.0.1:0"), None);
+}
+
+#[test]
+fn a_claim_is_shown_as_a_person_writes_it() {
+    let shown = |more: Json| -> Vec<String> {
+        let spec = Bench::new().check_source(&source("/echo/{id}/{*rest}", more)).unwrap();
+        spec.claims().iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        shown(json!({"listen": "127.0.0.1:18080", "methods": ["PUT", "GET"]})),
+        ["GET 127.0.0.1:18080/echo/{id}/{*rest}", "PUT 127.0.0.1:18080/echo/{id}/{*rest}"]
+    );
+    assert_eq!(
+        shown(json!({"listen": "127.0.0.1:18080", "host": "Files.example.com"})),
+        ["POST files.example.com/echo/{id}/{*rest} on 127.0.0.1:18080"]
+    );
+}
+
+#[test]
+fn what_was_substituted_is_shown_nowhere() {
+    let bench = Bench::new();
+    for (secret, config, identity, claim) in [
+        (
+            "hunter2",
+            json!({"listen": "127.0.0.1:1", "path": "/a/hunter2/{id}"}),
+            "http 127.0.0.1:1 */a/${env:SECRET}/{id}",
+            "POST 127.0.0.1:1/a/${env:SECRET}/{id}",
+        ),
+        (
+            "127.0.0.7",
+            json!({"listen": "127.0.0.7:1", "path": "/a/{id}"}),
+            "http ${env:SECRET}:1 */a/{}",
+            "POST ${env:SECRET}:1/a/{id}",
+        ),
+        (
+            "hunter2",
+            json!({"listen": "127.0.0.1:1", "path": "/", "host": "hunter2.test"}),
+            "http 127.0.0.1:1 ${env:SECRET}.test/",
+            "POST ${env:SECRET}.test/ on 127.0.0.1:1",
+        ),
+    ] {
+        let spec = bench.check_source_node(&with_substituted(&config, secret)).unwrap();
+        assert_eq!(spec.identity(), identity);
+        assert_eq!(spec.claims().iter().map(ToString::to_string).collect::<Vec<_>>(), [claim]);
+        assert!(!format!("{spec:?}").contains(secret), "{spec:?}");
+        // What it is shown as makes it no other route.
+        assert_eq!(spec.claims(), bench.check_source(&config).unwrap().claims());
+    }
+    let overlapping = json!({"listen": "127.0.0.7:1", "path": "/"});
+    let one = bench.check_source_node(&with_substituted(&overlapping, "127.0.0.7")).unwrap();
+    let other = bench.check_source(&json!({"listen": "0.0.0.0:1", "path": "/"})).unwrap();
+    for text in [one.conflict(&*other).unwrap(), other.conflict(&*one).unwrap()] {
+        assert!(text.contains("${env:SECRET}:1") && !text.contains("127.0.0.7"), "{text}");
+    }
+    for config in [
+        json!({"listen": "127.0.0.1:1", "path": "/a b/hunter2"}),
+        json!({"listen": "127.0.0.1:1", "path": "hunter2"}),
+        json!({"listen": "127.0.0.1:1", "path": "/{hunter2}x"}),
+        json!({"listen": "hunter2", "path": "/"}),
+        json!({"listen": "127.0.0.1:1", "path": "/", "host": "hunter2/"}),
+    ] {
+        let found = said(bench.check_source_node(&with_substituted(&config, "hunter2")).unwrap_err());
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(!found[0].contains("hunter2"), "{found:#?}");
+    }
 }

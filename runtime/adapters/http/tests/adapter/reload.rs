@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::support::{
     Bench, Flow, client, http2_client, next, post, read_to_end, read_until, request, soon, source,
-    try_request,
+    try_request, with_substituted,
 };
 
 fn version(n: usize) -> impl Fn(Delivery) + Send + 'static {
@@ -230,8 +230,54 @@ async fn a_port_in_use_is_said_with_the_mend() {
     let result = bench.try_prepare(json!({"listen": address, "path": "/"})).await;
     let Err(error) = result else { panic!("bound twice") };
     assert!(error.text.contains(&address) && error.text.contains("change `listen`"), "{error}");
+    assert!(error.text.contains("another process") && error.text.contains("`admin.listen`"), "{error}");
+    let config = with_substituted(&json!({"listen": address, "path": "/"}), &address);
+    let Err(error) = bench.check_source_node(&config).unwrap().prepare(bench.context()).await else {
+        panic!("bound twice")
+    };
+    assert!(
+        error.text.starts_with("cannot listen on ${env:SECRET}: ") && !error.text.contains(&address),
+        "{error}"
+    );
     let Err(error) = bench.try_prepare(json!({"listen": "192.0.2.1:1", "path": "/"})).await else {
         panic!("bound an address of the documentation")
     };
     assert!(error.text.contains("no such address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_that_this_runtime_itself_holds_is_not_blamed_on_another() {
+    let bench = Bench::new();
+    let mut source = bench.start(source("/", json!({}))).await;
+    let (address, any) = (bench.address(), format!("0.0.0.0:{}", bench.address().port()));
+    let config = json!({"listen": any, "path": "/"});
+    let Err(error) = bench.try_prepare(config.clone()).await else { panic!("bound twice") };
+    assert!(error.text.contains(&format!("cannot listen on {any}")), "{error}");
+    assert!(error.text.contains(&format!("flows of this runtime listen on {address}")), "{error}");
+    assert!(!error.text.contains("another process"), "{error}");
+    // Once that is closed there is room, at once.
+    source.close().await;
+    drop(source);
+    let _source = bench.start(config).await;
+    post(&format!("http://{address}/other"), "").await.assert_problem(404);
+}
+
+/// As when the file that an address is read from has another one: the endpoint is the same, as far as may be shown.
+#[tokio::test]
+async fn an_endpoint_can_go_over_to_another_listener() {
+    let bench = Bench::new();
+    let old = bench.start(source("/{a}", json!({}))).await;
+    let (free, config) = {
+        let free = BlockingListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        (free, json!({"listen": free.to_string(), "path": "/{b}/{c}"}))
+    };
+    let prepared = bench.prepare(config).await;
+    let mut new = prepared.take_over(old).await.unwrap_or_else(|e| panic!("{}", e.error));
+    assert!(bench.adapter.bound_address("127.0.0.1:0".parse().unwrap()).is_none());
+    let sent = tokio::spawn(async move { post(&format!("http://{free}/x/y"), "").await });
+    let delivery = next(&mut new).await;
+    assert_eq!(delivery.message.headers().get("http-param-b"), Some("x"));
+    assert_eq!(delivery.message.headers().get("http-param-c"), Some("y"));
+    delivery.acknowledgement.delivered();
+    assert_eq!(soon(sent).await.unwrap().status, 204);
 }

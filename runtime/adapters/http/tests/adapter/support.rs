@@ -11,7 +11,7 @@ use bytes::Bytes;
 use gristmill_core::{
     Delivery, Message, SystemClock, Timestamp,
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
-    config::{Mistake, Mistakes, Node, Span},
+    config::{Mistake, Mistakes, Node, Span, SubstitutedPart, Substitution, Value},
     limits::FlowLimits,
     observe::EndpointObserver,
     sink::{Outgoing, Sink, SinkContext},
@@ -82,9 +82,13 @@ impl Bench {
     }
 
     pub(crate) fn check_source(&self, config: &Json) -> Result<Arc<dyn SourceSpec>, Vec<Mistake>> {
+        self.check_source_node(&Node::from_json(config, &Span::nowhere("flow")))
+    }
+
+    pub(crate) fn check_source_node(&self, config: &Node) -> Result<Arc<dyn SourceSpec>, Vec<Mistake>> {
         let mut mistakes = Mistakes::new();
         let mut checker = Checker::new(&mut mistakes, Path::new("."), &self.limits);
-        let spec = self.adapter.check_source(&Node::from_json(config, &Span::nowhere("flow")), &mut checker);
+        let spec = self.adapter.check_source(config, &mut checker);
         if !mistakes.is_empty() {
             return Err(mistakes.into_sorted());
         }
@@ -128,6 +132,31 @@ pub(crate) fn source(path: &str, more: Json) -> Json {
     let mut config = json!({"listen": "127.0.0.1:0", "path": path});
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     config
+}
+
+/// The configuration as it is when each `secret` in its texts stands as `${env:SECRET}` in the file.
+pub(crate) fn with_substituted(config: &Json, secret: &str) -> Node {
+    fn substitute(node: &mut Node, secret: &str) {
+        match &mut node.value {
+            Value::List(items) => items.iter_mut().for_each(|item| substitute(item, secret)),
+            Value::Map(entries) => entries.iter_mut().for_each(|e| substitute(&mut e.value, secret)),
+            Value::String(text) if text.contains(secret) => {
+                let value = SubstitutedPart::Value { written: "${env:SECRET}".into(), value: secret.into() };
+                let mut parts = Vec::new();
+                for (index, written) in text.split(secret).enumerate() {
+                    if index > 0 {
+                        parts.push(value.clone());
+                    }
+                    parts.push(SubstitutedPart::Written(written.into()));
+                }
+                node.substitution = Some(Arc::new(Substitution { parts }));
+            }
+            _ => {}
+        }
+    }
+    let mut node = Node::from_json(config, &Span::nowhere("flow"));
+    substitute(&mut node, secret);
+    node
 }
 
 /// The next delivery of a source.
