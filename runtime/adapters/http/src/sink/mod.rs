@@ -138,7 +138,8 @@ impl Sink for HttpSink {
                 Failure::new(ErrorClass::Limit, text)
             }
             Unread::Broken(error) => {
-                let text = format!("{} the answer broke off: {}", place(), cause(&error));
+                let text =
+                    format!("{} the answer broke off: {}", place(), url.without_secrets(&cause(&error)));
                 Failure::new(ErrorClass::SinkUnavailable, text)
             }
         })?;
@@ -170,7 +171,7 @@ impl HttpSink {
         *request.headers_mut() = headers;
         let answered = timeout_at(deadline, self.client.request(request)).await;
         let response = answered.map_err(|_elapsed| self.timeout_failure(&url))?.map_err(|error| {
-            let text = format!("{} {}: {}", method.name(), url.shown, cause(&error));
+            let text = format!("{} {}: {}", method.name(), url.shown, url.without_secrets(&cause(&error)));
             Failure::new(ErrorClass::SinkUnavailable, text)
         })?;
         let (head, body) = response.into_parts();
@@ -197,7 +198,7 @@ impl HttpSink {
         if status.is_redirection() {
             text.push_str(" (redirects are not followed; put the new address into `url`)");
         }
-        let said = shown(&said);
+        let said = shown(&url.without_secrets(&said));
         if !said.is_empty() {
             text.push_str(": ");
             text.push_str(&said);

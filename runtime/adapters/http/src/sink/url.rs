@@ -4,7 +4,7 @@
 
 use gristmill_core::{
     adapter::Checker,
-    config::{Node, Piece, split_expressions},
+    config::{Node, Piece, Substitution, split_expressions},
     sink::{Outgoing, Slot},
 };
 use http::Uri;
@@ -15,24 +15,33 @@ use crate::percent;
 const MAX_URL_BYTES: usize = 8_000;
 
 /// A checked URL.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct UrlTemplate {
     parts: Vec<Part>,
     encodes: bool,
-    /// Whether the path may hold a secret, and so is not shown.
-    is_secret: bool,
     origin: Origin,
+    secrets: Option<Secrets>,
+}
+
+/// What is known of a URL of which a part was substituted, so that none of it is shown.
+#[derive(Clone)]
+struct Secrets {
+    /// The URL as it stands in the flow file, without the query: shown in the place of each that is made of it.
+    written: String,
+    /// What was put in.
+    values: Vec<String>,
 }
 
 /// A URL for one message.
-#[derive(Debug, Clone)]
 pub(crate) struct Url {
     pub(crate) uri: Uri,
-    /// As it is shown to the operator: without the query, and without the path if that may hold a secret.
+    /// As it is shown to the operator: without the query, and as it is written if any of it was substituted.
     pub(crate) shown: String,
+    /// What is to be struck out of texts about this URL.
+    hidden: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Part {
     Literal(String),
     Expression(Slot, Region),
@@ -46,7 +55,7 @@ enum Region {
     Query,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Origin {
     /// Written in full: whether it is `https`, and host with port.
     Fixed { is_https: bool, authority: String },
@@ -117,7 +126,7 @@ impl UrlTemplate {
                 Piece::Expression(text) => Part::Expression(checker.template(node, text), region),
             })
             .collect();
-        Some(Self { parts, encodes, is_secret: node.is_substituted(), origin })
+        Some(Self { parts, encodes, origin, secrets: node.substitution.as_deref().map(Secrets::of) })
     }
 
     fn check_hosts(hosts: &[String], config: &Node, checker: &mut Checker<'_>) -> Option<Origin> {
@@ -205,9 +214,75 @@ impl UrlTemplate {
         if uri.path().split('/').any(is_dot_segment) {
             return Err("its path holds a `.` or `..` segment");
         }
-        let path = if self.is_secret { "/[redacted]" } else { uri.path() };
-        let shown = format!("{scheme}://{authority}{path}");
-        Ok(Url { uri, shown })
+        let (shown, hidden) = match &self.secrets {
+            None => (format!("{scheme}://{authority}{}", uri.path()), Vec::new()),
+            Some(secrets) => (secrets.written.clone(), secrets.hidden(authority.host())),
+        };
+        Ok(Url { uri, shown, hidden })
+    }
+}
+
+/// Without what was substituted.
+impl std::fmt::Debug for UrlTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.secrets.as_ref().map_or("as written", |secrets| &*secrets.written);
+        f.debug_tuple("UrlTemplate").field(&shown).finish()
+    }
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    fn of(substitution: &Substitution) -> Self {
+        let written = substitution.written();
+        // A `?` in an expression begins no query.
+        let mut rest = &*written;
+        let mut length = written.len();
+        for piece in split_expressions(&written).unwrap_or_default() {
+            let text = match piece {
+                Piece::Literal(text) | Piece::Expression(text) => text,
+            };
+            if let Piece::Literal(text) = piece
+                && let Some(query) = text.find('?')
+            {
+                length = written.len() - rest.len() + query;
+                break;
+            }
+            rest = rest.get(text.len()..).unwrap_or_default();
+        }
+        let values = substitution.values().filter(|value| !value.is_empty()).map(str::to_owned).collect();
+        Self { written: written.get(..length).unwrap_or_default().to_owned(), values }
+    }
+
+    /// The values, and the host if that came with one of them, the longest first.
+    fn hidden(&self, host: &str) -> Vec<String> {
+        let mut hidden = self.values.clone();
+        if !self.written.contains(host) {
+            // As errors of name resolution and of TLS name it.
+            let host = host.trim_matches(['[', ']']);
+            hidden.extend([host.to_owned(), host.to_ascii_lowercase()]);
+        }
+        hidden.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+        hidden
+    }
+}
+
+// === impl Url ===
+
+impl Url {
+    /// A text that others made of this URL, or of what is behind it, without what was substituted.
+    pub(crate) fn without_secrets(&self, text: &str) -> String {
+        let mut shown = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            let found = self.hidden.iter().find_map(|secret| rest.strip_prefix(secret.as_str()));
+            match found {
+                Some(_) => shown.push_str("[redacted]"),
+                None => shown.push(c),
+            }
+            rest = found.or_else(|| rest.get(c.len_utf8()..)).unwrap_or_default();
+        }
+        shown
     }
 }
 

@@ -6,7 +6,7 @@ use gristmill_core::{ErrorClass, Failure, limits::FlowLimits};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::{Act, Bench, Flow, Scripted, answer, message, source};
+use crate::support::{Act, Bench, Flow, Scripted, answer, message, source, with_substituted};
 
 async fn failure(act: Act, config: serde_json::Value) -> Failure {
     let server = Scripted::start(vec![act]).await;
@@ -307,4 +307,35 @@ async fn both_ends_speak_http2_to_each_other() {
     let sink = bench.sink(json!({"url": bench.url("/${headers.id}"), "http2": true})).await;
     let answer = sink.call(&message(&[("id", "7")], "over HTTP/2")).await.unwrap();
     assert_eq!(&answer.body[..], b"over HTTP/2");
+}
+
+#[tokio::test]
+async fn what_was_substituted_in_a_url_is_not_shown() {
+    let bench = Bench::new();
+    let said = answer(500, "", "no route to HUNTER2, hunter2/x, 127.0.0.1 or other");
+    let server = Scripted::start(vec![Act::AnswerAndClose(said.clone()), Act::AnswerAndClose(said)]).await;
+    let port = server.address.port();
+    let fail = async |url: String, secret: &str| {
+        let checked = bench.check_sink_node(&with_substituted(&json!({"url": url}), secret)).unwrap();
+        assert!(!format!("{checked:?}").contains(secret), "{checked:?}");
+        let sink = bench.open_sink(checked).await;
+        sink.send(&message(&[], "")).await.unwrap_err().text().to_owned()
+    };
+    let path = format!("http://127.0.0.1:{port}/hunter2/x?y=hunter2");
+    assert_eq!(
+        fail(path, "hunter2").await,
+        format!(
+            "POST http://127.0.0.1:{port}/${{env:SECRET}}/x answered 500 Internal Server Error: \
+             no route to HUNTER2, [redacted]/x, 127.0.0.1 or other"
+        )
+    );
+    assert_eq!(
+        fail(format!("http://127.0.0.1:{port}/x"), "127.0.0.1").await,
+        format!(
+            "POST http://${{env:SECRET}}:{port}/x answered 500 Internal Server Error: \
+             no route to HUNTER2, hunter2/x, [redacted] or other"
+        )
+    );
+    let whole = fail("http://127.0.0.1:1/".into(), "http://127.0.0.1:1/").await;
+    assert!(whole.starts_with("POST ${env:SECRET}: ") && !whole.contains("127.0.0.1"), "{whole}");
 }

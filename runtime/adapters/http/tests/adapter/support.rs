@@ -291,10 +291,13 @@ pub(crate) struct OpenSink {
 
 impl Bench {
     pub(crate) fn check_sink(&self, config: &Json) -> Result<CheckedSink, Vec<Mistake>> {
+        self.check_sink_node(&Node::from_json(config, &Span::nowhere("flow")))
+    }
+
+    pub(crate) fn check_sink_node(&self, config: &Node) -> Result<CheckedSink, Vec<Mistake>> {
         let mut mistakes = Mistakes::new();
         let mut checker = Checker::new(&mut mistakes, Path::new("."), &self.limits);
-        let node = Node::from_json(config, &Span::nowhere("flow"));
-        let sink = self.adapter.check_sink(&node, SinkUse::Send, &mut checker);
+        let sink = self.adapter.check_sink(config, SinkUse::Send, &mut checker);
         if !mistakes.is_empty() {
             return Err(mistakes.into_sorted());
         }
@@ -302,7 +305,10 @@ impl Bench {
     }
 
     pub(crate) async fn sink(&self, config: Json) -> OpenSink {
-        let checked = self.check_sink(&config).unwrap();
+        self.open_sink(self.check_sink(&config).unwrap()).await
+    }
+
+    pub(crate) async fn open_sink(&self, checked: CheckedSink) -> OpenSink {
         let context = SinkContext { flow: "test".into(), body_bytes: self.limits.body_bytes };
         let sink = checked.spec.open(context).await.unwrap();
         OpenSink { sink, templates: checked.templates.into_iter().map(|t| t.text).collect() }

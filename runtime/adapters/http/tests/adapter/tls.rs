@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     authority::Authority,
-    support::{Bench, answer, message},
+    support::{Bench, answer, message, with_substituted},
 };
 
 /// A server for this name that answers every request with 204.
@@ -73,6 +73,21 @@ async fn a_server_of_a_trusted_authority_is_sent_to_and_no_other() {
         assert_eq!((failure.class(), failure.is_retryable()), (ErrorClass::SinkUnavailable, true));
         assert!(failure.text().contains(part), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn the_name_in_an_error_of_the_handshake_is_not_shown_when_it_was_substituted() {
+    let authority = Authority::new();
+    let address = serve(&authority, "elsewhere.test", false).await;
+    let config = json!({
+        "url": format!("https://localhost:{}/", address.port()), "method": "GET",
+        "tls": {"ca_file": authority.path("ca.pem")},
+    });
+    let bench = Bench::new();
+    let sink = bench.open_sink(bench.check_sink_node(&with_substituted(&config, "localhost")).unwrap()).await;
+    let failure = sink.send(&message(&[], "")).await.unwrap_err();
+    assert!(failure.text().contains("not valid for name"), "{failure}");
+    assert!(!failure.text().contains("localhost"), "{failure}");
 }
 
 #[tokio::test]
