@@ -32,7 +32,7 @@ use super::{
     budget::Account,
     listener::{ConnectionGuard, Shared},
     request,
-    table::Table,
+    table::{HeaderLimits, Table},
     tls::{self, NoHandshake},
 };
 
@@ -42,9 +42,16 @@ const MAX_STREAMS: u32 = 64;
 /// How much a request line may add to the headers, in bytes. RFC 9112 section 3 asks for 8000 at the least.
 const REQUEST_LINE_BYTES: usize = 16 * 1024;
 
+/// What HTTP/2 counts for each header field besides its name and value, in bytes.
+const HTTP2_FIELD_BYTES: usize = 32;
+
+/// The most header fields of a head over HTTP/1.1, whatever the flows take. Above what `limits.headers` can be, and below the
+/// 24,576 that the map of headers can hold.
+const MAX_FIELDS: usize = 16 * 1024;
+
 /// How long a connection that was told to end may take, and how long what a sender still sends after our last word is read
 /// and thrown away: closing at once would take the answer away from it.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// What happens on a connection, in milliseconds since it began.
 struct Activity {
@@ -170,7 +177,7 @@ fn builder(table: &Table) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         // Hyper's own limit does not tell a slow head from a connection that rests.
         .header_read_timeout(None)
-        .max_headers(table.headers.count)
+        .max_headers(most_fields(table.headers))
         .max_buf_size(table.headers.bytes + REQUEST_LINE_BYTES);
     builder
         .http2()
@@ -178,6 +185,14 @@ fn builder(table: &Table) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(table.headers.bytes + REQUEST_LINE_BYTES).unwrap_or(u32::MAX))
         .max_concurrent_streams(MAX_STREAMS);
     builder
+}
+
+/// How many header fields a head over HTTP/1.1 may have before nobody looks at it: as many as HTTP/2 lets in on the same bytes, for
+/// it counts 32 more for each (RFC 9113 section 10.5.1). A head with more than a flow takes, but not more than this, is refused
+/// by the flow, and so with a problem document and in its metrics.
+fn most_fields(headers: HeaderLimits) -> usize {
+    let fields = (headers.bytes + REQUEST_LINE_BYTES) / HTTP2_FIELD_BYTES;
+    fields.max(headers.count + 1).min(MAX_FIELDS)
 }
 
 // === impl Activity ===

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     answer::{self, retry_after_seconds},
     budget::{Account, Allowance, Hold},
+    connection::LINGER,
     endpoint::{Admission, Entrance, Settings},
     problem::{Body, Problem},
     spec::{Route, normal_host},
@@ -37,6 +38,9 @@ const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 /// either have an end too.
 const REQUEST_BYTES: usize = 1_024;
 
+/// How much of the rest of a body is read and thrown away after its answer, over HTTP/2, in bytes.
+const DISCARD_BYTES: usize = 16 * 1024 * 1024;
+
 /// A request that was let in.
 struct Admitted<'path> {
     route: Arc<Route>,
@@ -53,9 +57,13 @@ pub(super) async fn serve(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let mut response =
-        handle(table, account, peer, &head, body).await.unwrap_or_else(|problem| problem.into_response());
+    let (head, mut body) = request.into_parts();
+    let mut response = handle(table, account, peer, &head, &mut body)
+        .await
+        .unwrap_or_else(|problem| problem.into_response());
+    if head.version >= Version::HTTP_2 && !body.is_end_stream() {
+        tokio::spawn(discard(body));
+    }
     // The rest of such a body is not read, so the next request could not be found behind it.
     let leaves_body =
         matches!(response.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
@@ -65,16 +73,32 @@ pub(super) async fn serve(
     response
 }
 
+/// Reads the rest of a body that was answered before it was read, and throws it away, for a while. Otherwise the stream would be
+/// reset behind the answer (RFC 9113 section 8.1), and there are clients that give the answer up for that. The window of the
+/// connection bounds how much of it is held.
+async fn discard(mut body: Incoming) {
+    let discarding = async {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(still) = left.checked_sub(length) else { return };
+            left = still;
+        }
+    };
+    // Whether it has ended or was cut off: the sender has had its time.
+    let _ = timeout(LINGER, discarding).await;
+}
+
 async fn handle(
     table: &ArcSwap<Table>,
     account: &Arc<Account>,
     peer: SocketAddr,
     head: &Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Response<Body>, Problem> {
     let host = host_of(head)?;
     let Admitted { route, values, settings, signature, entrance } =
-        match admit(table, host.as_deref(), head, &body)? {
+        match admit(table, host.as_deref(), head, body)? {
             Ok(admitted) => admitted,
             Err(response) => return Ok(response),
         };
@@ -262,7 +286,7 @@ enum Unread {
 }
 
 async fn read(
-    mut body: Incoming,
+    body: &mut Incoming,
     limit: usize,
     hold: &mut Hold,
     allowance: Allowance,

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use gristmill_core::limits::FlowLimits;
+use http::Request;
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::support::{Bench, Flow, next, post, raw, read_to_end, read_until, request, soon, source};
+use crate::support::{
+    Bench, Flow, Trickle, http2_connection, next, post, raw, read_to_end, read_until, request, soon, source,
+};
 
 fn small() -> FlowLimits {
     FlowLimits { body_bytes: 100, headers: 20, header_bytes: 2_000, ..FlowLimits::default() }
@@ -52,6 +57,36 @@ async fn a_sender_that_keeps_sending_still_gets_its_413() {
     drop(soon(sending).await.unwrap());
 }
 
+/// A stream that is reset behind its answer takes the answer away from some clients.
+#[tokio::test]
+async fn over_http2_the_rest_of_a_refused_body_is_read_and_thrown_away() {
+    let bench = Bench::with(small());
+    let _source = bench.start(source("/", json!({}))).await;
+    let sender = http2_connection(bench.address()).await;
+    for length in [Some("2621440"), None] {
+        let (chunks, body) = Trickle::new();
+        let mut request = Request::post(bench.url("/"));
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        let mut sender = sender.clone();
+        let answer = tokio::spawn(async move { sender.send_request(request.body(body).unwrap()).await });
+        chunks.send(Bytes::from(vec![b'x'; 200])).await.unwrap();
+        let answer = soon(answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 413);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        // More than the windows of stream and connection hold goes through, to the end of the body.
+        for _ in 0..39 {
+            soon(chunks.send(Bytes::from(vec![b'x'; 65_536]))).await.expect("the stream was reset");
+        }
+        chunks.send(Bytes::from(vec![b'x'; 65_536 - 200])).await.unwrap();
+        drop(chunks);
+        let document = soon(answer.into_body().collect()).await.unwrap().to_bytes();
+        assert!(document.starts_with(b"{"), "{document:?}");
+    }
+    assert_eq!(bench.refused.all(), ["body_too_large"; 2]);
+}
+
 #[tokio::test]
 async fn a_chunked_body_is_refused_when_it_gets_too_large() {
     let bench = Bench::with(small());
@@ -88,10 +123,14 @@ async fn too_many_or_too_large_headers_get_431() {
     let send = |n| {
         raw(bench.address(), format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}\r\n", many(n)))
     };
-    for n in [17, 100, 10_000] {
+    for n in [17, 20, 100, 500] {
         let answer = send(n).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{n}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{n}: {answer}");
     }
+    assert_eq!(bench.refused.all(), ["headers_too_large"; 5]);
+    let answer = send(10_000).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     let fits = tokio::spawn(send(16));
     let delivery = next(&mut source).await;
     assert_eq!(delivery.message.headers().len(), 20);

@@ -11,13 +11,12 @@ use gristmill_core::limits::FlowLimits;
 use http::{Request, Response};
 use hyper::{
     body::{Body, Frame, Incoming},
-    client::conn::http2::{Builder, SendRequest},
+    client::conn::http2::SendRequest,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::task::JoinHandle;
 
-use crate::support::{Bench, Flow, post, request, soon, source};
+use crate::support::{Bench, Flow, http2_connection, post, request, soon, source};
 
 /// A body of which no more than this comes, and no end, unless it is `whole`.
 struct Part {
@@ -45,15 +44,6 @@ impl Body for Part {
     }
 }
 
-/// An HTTP/2 connection of its own.
-async fn connect(bench: &Bench) -> SendRequest<Part> {
-    let stream = TcpStream::connect(bench.address()).await.unwrap();
-    let (sender, connection) =
-        Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
 /// Sends a request without waiting for its answer.
 fn begin(
     sender: &SendRequest<Part>,
@@ -78,7 +68,7 @@ async fn requests_whose_body_does_not_come_take_no_place() {
     let _flow = Flow::run(bench.start(source("/", json!({"signature": signature}))).await, |delivery| {
         delivery.acknowledgement.delivered();
     });
-    let sender = connect(&bench).await;
+    let sender = http2_connection(bench.address()).await;
     let stuck: Vec<_> = (0..32).map(|_| begin(&sender, &bench, ("x-signature", "00"), b"", false)).collect();
     // The connection serves its requests in order, so the others have begun when this one is answered.
     let last = soon(begin(&sender, &bench, ("x-signature", right), body.as_bytes(), true)).await.unwrap();
@@ -97,7 +87,7 @@ async fn a_connection_holds_no_more_than_its_share_and_leaves_the_others_theirs(
     let _flow = Flow::run(bench.start(source("/", json!({"listener": listener}))).await, |delivery| {
         delivery.acknowledgement.delivered();
     });
-    let sender = connect(&bench).await;
+    let sender = http2_connection(bench.address()).await;
     let stuck = begin(&sender, &bench, ("x-n", "1"), &BODY, false);
     let small = soon(begin(&sender, &bench, ("x-n", "2"), b"x", true)).await.unwrap().unwrap();
     assert_eq!(small.status(), 204);

@@ -1,9 +1,12 @@
 //! What the tests share: an adapter with a flow in a few lines, clients, and servers that follow a script.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     path::Path,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,9 +23,13 @@ use gristmill_core::{
 use gristmill_http::HttpAdapter;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::{Body, Frame},
+    client::conn::http2::{Builder, SendRequest},
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioIo},
 };
 use serde_json::{Value as Json, json};
 use tokio::{
@@ -193,6 +200,40 @@ impl Flow {
 
 /// A client with its own pool of connections.
 pub(crate) type TestClient = Client<HttpConnector, Full<Bytes>>;
+
+/// A body that comes as it is sent here.
+pub(crate) struct Trickle(mpsc::Receiver<Bytes>);
+
+impl Trickle {
+    pub(crate) fn new() -> (mpsc::Sender<Bytes>, Self) {
+        let (chunks, body) = mpsc::channel(1);
+        (chunks, Self(body))
+    }
+}
+
+impl Body for Trickle {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
+/// An HTTP/2 connection of its own.
+pub(crate) async fn http2_connection<B>(address: SocketAddr) -> SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) =
+        Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
 
 /// A whole answer.
 #[derive(Debug)]
