@@ -48,9 +48,9 @@ pub(crate) struct SourceConfig {
     /// Serves HTTPS, and nothing else, on this address. All flows on one address say the same here.
     #[serde(default)]
     pub(crate) tls: Option<ServerTlsConfig>,
-    /// The limits of the listener. Of several flows that share it, the largest value counts.
+    /// The limits of the listener. Of several flows that share it, the largest value that one of them writes counts.
     #[serde(default)]
-    pub(crate) listener: ListenerLimits,
+    pub(crate) listener: ListenerConfig,
 }
 
 /// A method of a request or of a call (RFC 9110 section 9).
@@ -114,23 +114,41 @@ pub(crate) enum Encoding {
     Base64,
 }
 
-/// Limits of a listener, which several flows may share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+/// Limits of a listener, which several flows may share: those that this flow writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct ListenerLimits {
+pub(crate) struct ListenerConfig {
     /// The most connections at once; further ones wait to be accepted.
-    #[schemars(range(min = 1, max = 65_536))]
-    pub(crate) max_connections: usize,
+    #[schemars(range(min = 1, max = 65_536), extend("default" = ListenerLimits::DEFAULT.max_connections))]
+    pub(crate) max_connections: Option<usize>,
     /// How long a connection may take to send the head of a request, in milliseconds, and before that for its TLS handshake;
     /// then it is closed.
-    #[schemars(range(min = 1, max = MAX_TIMEOUT_MS))]
-    pub(crate) header_read_timeout_ms: u64,
+    #[schemars(
+        range(min = 1, max = MAX_TIMEOUT_MS),
+        extend("default" = ListenerLimits::DEFAULT.header_read_timeout_ms)
+    )]
+    pub(crate) header_read_timeout_ms: Option<u64>,
     /// How long a connection may rest between requests, in milliseconds; then it is closed.
-    #[schemars(range(min = 1, max = MAX_TIMEOUT_MS))]
-    pub(crate) keep_alive_ms: u64,
+    #[schemars(
+        range(min = 1, max = MAX_TIMEOUT_MS),
+        extend("default" = ListenerLimits::DEFAULT.keep_alive_ms)
+    )]
+    pub(crate) keep_alive_ms: Option<u64>,
     /// The most bytes of requests that are being read, on all connections together; above it 503. A connection has at most
     /// a quarter of it. One request that is as large as its flow allows is let in when nothing else is held.
-    #[schemars(range(min = 65_536, max = 1_099_511_627_776_u64))]
+    #[schemars(
+        range(min = 65_536, max = 1_099_511_627_776_u64),
+        extend("default" = ListenerLimits::DEFAULT.buffer_bytes)
+    )]
+    pub(crate) buffer_bytes: Option<usize>,
+}
+
+/// The limits that a listener has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListenerLimits {
+    pub(crate) max_connections: usize,
+    pub(crate) header_read_timeout_ms: u64,
+    pub(crate) keep_alive_ms: u64,
     pub(crate) buffer_bytes: usize,
 }
 
@@ -233,27 +251,45 @@ pub(crate) fn written(node: &Node, text: &str) -> String {
     node.substitution.as_ref().map_or_else(|| text.to_owned(), |substitution| substitution.written())
 }
 
-// === impl ListenerLimits ===
+// === impl ListenerConfig ===
 
-impl Default for ListenerLimits {
-    fn default() -> Self {
-        Self {
-            max_connections: 4_096,
-            header_read_timeout_ms: 10_000,
-            keep_alive_ms: 75_000,
-            buffer_bytes: 512 * 1024 * 1024,
-        }
-    }
-}
-
-impl ListenerLimits {
-    /// Whichever value is larger, limit by limit.
+impl ListenerConfig {
+    /// Whichever value is larger, limit by limit; one that is not written counts for nothing.
     pub(crate) fn largest(self, other: Self) -> Self {
         Self {
             max_connections: self.max_connections.max(other.max_connections),
             header_read_timeout_ms: self.header_read_timeout_ms.max(other.header_read_timeout_ms),
             keep_alive_ms: self.keep_alive_ms.max(other.keep_alive_ms),
             buffer_bytes: self.buffer_bytes.max(other.buffer_bytes),
+        }
+    }
+}
+
+// === impl ListenerLimits ===
+
+impl ListenerLimits {
+    const DEFAULT: Self = Self {
+        max_connections: 4_096,
+        header_read_timeout_ms: 10_000,
+        keep_alive_ms: 75_000,
+        buffer_bytes: 512 * 1024 * 1024,
+    };
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl From<ListenerConfig> for ListenerLimits {
+    fn from(written: ListenerConfig) -> Self {
+        let default = Self::DEFAULT;
+        Self {
+            max_connections: written.max_connections.unwrap_or(default.max_connections),
+            header_read_timeout_ms: written.header_read_timeout_ms.unwrap_or(default.header_read_timeout_ms),
+            keep_alive_ms: written.keep_alive_ms.unwrap_or(default.keep_alive_ms),
+            buffer_bytes: written.buffer_bytes.unwrap_or(default.buffer_bytes),
         }
     }
 }

@@ -12,7 +12,7 @@ use http::HeaderName;
 
 use super::{address::ListenAddress, path::PathPattern, signature::Signature};
 use crate::{
-    config::{ListenerLimits, Method, SignatureConfig, SourceConfig, written},
+    config::{ListenerConfig, Method, SignatureConfig, SourceConfig, written},
     fields,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Route {
     pub(crate) host: Option<Box<str>>,
     pub(crate) path: PathPattern,
     pub(crate) methods: Vec<Method>,
-    pub(crate) listener: ListenerLimits,
+    pub(crate) listener: ListenerConfig,
     shown: Shown,
 }
 

@@ -7,14 +7,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{endpoint::Endpoint, path::Segment, spec::Route};
-use crate::config::{ListenerLimits, Method};
+use crate::config::{ListenerConfig, ListenerLimits, Method};
 
 /// All that one listener serves.
 #[derive(Default)]
 pub(crate) struct Table {
     any_host: Branch,
     hosts: HashMap<Box<str>, Branch>,
-    /// The limits of the listener: of each the largest that a route asks for.
+    /// The limits of the listener: of each the largest that a route asks for, if one does.
     pub(crate) limits: ListenerLimits,
     /// The most bytes and fields of headers that any route takes.
     pub(crate) headers: HeaderLimits,
@@ -64,7 +64,7 @@ impl Table {
     /// The table of these registrations, the oldest first.
     pub(crate) fn new<'a>(registrations: impl IntoIterator<Item = &'a Arc<Registration>>) -> Self {
         let mut table = Self::default();
-        let mut limits: Option<ListenerLimits> = None;
+        let mut written = ListenerConfig::default();
         for registration in registrations {
             let route = &*registration.route;
             let root = match &route.host {
@@ -72,11 +72,11 @@ impl Table {
                 None => &mut table.any_host,
             };
             root.insert(registration);
-            limits = Some(limits.map_or(route.listener, |l| l.largest(route.listener)));
+            written = written.largest(route.listener);
             table.headers.count = table.headers.count.max(registration.headers.count);
             table.headers.bytes = table.headers.bytes.max(registration.headers.bytes);
         }
-        table.limits = limits.unwrap_or_default();
+        table.limits = written.into();
         table
     }
 

@@ -245,7 +245,7 @@ async fn connections_above_the_limit_wait() {
 }
 
 #[tokio::test]
-async fn the_largest_limit_of_the_flows_on_a_listener_counts() {
+async fn the_largest_limit_that_a_flow_on_a_listener_writes_counts() {
     let bench = Bench::new();
     let config = |path, n| source(path, json!({"listener": {"max_connections": n}}));
     let _one = bench.start(config("/one", 1)).await;
@@ -254,6 +254,9 @@ async fn the_largest_limit_of_the_flows_on_a_listener_counts() {
     read_until(&mut stream, "404").await;
     let mut waiting = TcpStream::connect(bench.address()).await.unwrap();
     waiting.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // One that says nothing changes nothing.
+    let _silent = bench.start(source("/silent", json!({}))).await;
+    tokio::time::timeout(Duration::from_millis(100), waiting.read_u8()).await.unwrap_err();
     let _two = bench.start(config("/two", 2)).await;
     read_until(&mut waiting, "404").await;
 }
