@@ -55,11 +55,47 @@ pub(crate) fn connection_options(headers: &HeaderMap) -> Vec<&str> {
         .collect()
 }
 
-/// Why a name cannot be that of a field which a flow sends or passes on, if it cannot.
-pub(crate) fn problem_of_name(name: &str) -> Option<&'static str> {
+/// Why a name cannot be that of a field which a flow sends or passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadName {
+    /// It holds what no name holds (RFC 9110 section 5.1).
+    NoName,
+    /// It is the host of the request.
+    Host,
+    /// It speaks of one connection or one framing.
+    OfConnection,
+}
+
+/// The name of a field which a flow sends or passes on.
+///
+/// # Errors
+/// Why it cannot be.
+pub(crate) fn check_name(name: &str) -> Result<HeaderName, BadName> {
     match HeaderName::from_bytes(name.as_bytes()) {
-        Err(_) => Some("is not a header name"),
-        Ok(parsed) if is_connection_field(&parsed) => Some("is set by HTTP itself"),
-        Ok(_) => None,
+        Err(_) => Err(BadName::NoName),
+        Ok(header::HOST) => Err(BadName::Host),
+        Ok(parsed) if is_connection_field(&parsed) => Err(BadName::OfConnection),
+        Ok(parsed) => Ok(parsed),
+    }
+}
+
+impl BadName {
+    /// What is wrong, to stand behind the name.
+    pub(crate) const fn problem(self) -> &'static str {
+        match self {
+            Self::NoName => "is not a header name",
+            Self::Host | Self::OfConnection => "is set by HTTP itself",
+        }
+    }
+
+    /// What to do where headers of a request are written or forwarded.
+    pub(crate) const fn mend(self) -> &'static str {
+        match self {
+            Self::NoName => "a name has letters, digits and `-`, and no space or colon: `x-order-id`",
+            Self::Host => "leave it out: it is the host of `url`",
+            Self::OfConnection => {
+                "leave it out: each connection has its own, which HTTP sends where it is needed"
+            }
+        }
     }
 }

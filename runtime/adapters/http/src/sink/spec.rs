@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gristmill_core::{
     adapter::Checker,
-    config::{Node, parse},
+    config::{Entry, Mistake, Node, parse},
     sink::{Outgoing, Slot},
 };
 use gristmill_tls::ClientTls;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{status::StatusSet, url::UrlTemplate};
 use crate::{
-    config::{Method, SinkConfig},
+    config::{Method, SinkConfig, written},
     fields,
 };
 
@@ -93,16 +93,20 @@ fn check_headers(
     checker: &mut Checker<'_>,
 ) -> Vec<(HeaderName, HeaderText)> {
     let mut headers = Vec::with_capacity(config.headers.len());
-    for (name, text) in &config.headers {
-        let at = node.at(["headers", name]);
-        let Some(name) = check_name(name, at, checker) else { continue };
+    // In the order of the file, so that the second of two is the one that is too many.
+    for Entry { key, key_span, value: at } in node.at(["headers"]).entries() {
+        let Some(text) = config.headers.get(key) else { continue };
+        let name = match fields::check_name(key) {
+            Ok(name) => name,
+            Err(wrong) => {
+                let text = format!("`{}` {}", shown(key), wrong.problem());
+                checker.mistakes.push(Mistake::new("invalid_header", key_span, text).mend(wrong.mend()));
+                continue;
+            }
+        };
         if headers.iter().any(|(n, _)| *n == name) {
-            checker.mistake(
-                "duplicate_header",
-                at,
-                format!("`{name}` is there twice, in other capitals"),
-                "keep one of them",
-            );
+            let text = format!("`{key}` is there twice, in other capitals");
+            checker.mistakes.push(Mistake::new("duplicate_header", key_span, text).mend("keep one of them"));
             continue;
         }
         if text.contains("${") {
@@ -114,8 +118,8 @@ fn check_headers(
             checker.mistake(
                 "invalid_header",
                 at,
-                "the value of this header holds a control character",
-                "remove it; a text from a file often ends in a line break",
+                format!("the value of `{key}` holds a control character"),
+                "take the character out; a text from a file often ends in a line break",
             );
         }
     }
@@ -124,23 +128,23 @@ fn check_headers(
 
 fn check_names(names: &[String], key: &str, node: &Node, checker: &mut Checker<'_>) -> Vec<HeaderName> {
     let mut checked = Vec::with_capacity(names.len());
-    for (index, name) in names.iter().enumerate() {
-        if let Some(name) = check_name(name, node.at([key, &index.to_string()]), checker)
-            && !checked.contains(&name)
-        {
-            checked.push(name);
+    for (index, text) in names.iter().enumerate() {
+        let at = node.at([key, &index.to_string()]);
+        match fields::check_name(text) {
+            Ok(name) if checked.contains(&name) => {}
+            Ok(name) => checked.push(name),
+            Err(wrong) => {
+                let text = format!("`{}` {}", shown(&written(at, text)), wrong.problem());
+                checker.mistake("invalid_header", at, text, wrong.mend());
+            }
         }
     }
     checked
 }
 
-fn check_name(name: &str, node: &Node, checker: &mut Checker<'_>) -> Option<HeaderName> {
-    if let Some(problem) = fields::problem_of_name(name) {
-        let name: String = name.escape_debug().take(80).collect();
-        checker.mistake("invalid_header", node, format!("`{name}` {problem}"), "remove it");
-        return None;
-    }
-    HeaderName::from_bytes(name.as_bytes()).ok()
+/// A name as it is shown, whatever it holds.
+fn shown(name: &str) -> String {
+    name.escape_debug().take(80).collect()
 }
 
 fn header_value(text: &str, is_secret: bool) -> Option<HeaderValue> {

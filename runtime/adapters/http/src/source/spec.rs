@@ -8,7 +8,6 @@ use gristmill_core::{
     source::Claim,
 };
 use gristmill_tls::ServerTls;
-use http::HeaderName;
 
 use super::{address::ListenAddress, path::PathPattern, signature::Signature};
 use crate::{
@@ -134,8 +133,8 @@ pub(crate) fn normal_host(host: &str) -> String {
 fn check_signature(config: &SignatureConfig, node: &Node, checker: &mut Checker<'_>) -> Option<Signature> {
     let at = |key: &str| node.get(key).unwrap_or(node);
     let before = checker.mistakes.len();
-    let header = HeaderName::from_bytes(config.header.as_bytes()).ok();
-    if header.is_none() || fields::problem_of_name(&config.header).is_some() {
+    let header = fields::check_name(&config.header).ok();
+    if header.is_none() {
         checker.mistake(
             "invalid_header",
             at("header"),

@@ -2,7 +2,10 @@
 
 use serde_json::{Value as Json, json};
 
-use gristmill_core::{adapter::Adapter as _, config::Mistake};
+use gristmill_core::{
+    adapter::Adapter as _,
+    config::{Mistake, Node, Span, Value},
+};
 
 use crate::support::{Bench, source, with_substituted};
 
@@ -90,6 +93,39 @@ fn mistakes_of_a_sink() {
 }
 
 #[test]
+fn a_bad_name_of_a_header_is_shown_where_and_as_it_is_written() {
+    let mut config = Node::from_json(
+        &json!({
+            "url": "http://a/", "forward_headers": ["Transfer-Encoding"],
+            "headers": {"X Order": "1", "Host": "b", "X-A": "1", "x-a": "2", "X-Value": "a\nb"},
+        }),
+        &Span::nowhere("value"),
+    );
+    // Keys stand elsewhere than their values.
+    if let Value::Map(entries) = &mut config.value
+        && let Some(Value::Map(headers)) =
+            entries.iter_mut().find(|e| e.key == "headers").map(|e| &mut e.value.value)
+    {
+        headers.iter_mut().for_each(|header| header.key_span = Span::nowhere("name"));
+    }
+    let found: Vec<String> =
+        Bench::new().check_sink_node(&config).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "name:1:1: `Host` is set by HTTP itself (leave it out: it is the host of `url`)",
+            "name:1:1: `X Order` is not a header name \
+             (a name has letters, digits and `-`, and no space or colon: `x-order-id`)",
+            "name:1:1: `x-a` is there twice, in other capitals (keep one of them)",
+            "value:1:1: `Transfer-Encoding` is set by HTTP itself \
+             (leave it out: each connection has its own, which HTTP sends where it is needed)",
+            "value:1:1: the value of `X-Value` holds a control character \
+             (take the character out; a text from a file often ends in a line break)",
+        ]
+    );
+}
+
+#[test]
 fn what_matches_the_same_requests_has_the_same_claims() {
     let bench = Bench::new();
     let claims = |config: Json| bench.check_source(&config).unwrap().claims();
@@ -151,6 +187,27 @@ fn every_key_is_explained_in_the_schema() {
         let mut found = Vec::new();
         unexplained(&schema, "", &mut found);
         assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn limits_of_a_listener_have_their_defaults_in_the_schema_and_are_checked() {
+    let schema = Bench::new().adapter.source_schema().unwrap();
+    let limits = schema["$defs"]["ListenerConfig"]["properties"].as_object().unwrap();
+    let defaults: Vec<_> =
+        limits.iter().map(|(key, limit)| (key.as_str(), limit["default"].clone())).collect();
+    assert_eq!(
+        defaults,
+        [
+            ("max_connections", json!(4_096)),
+            ("header_read_timeout_ms", json!(10_000)),
+            ("keep_alive_ms", json!(75_000)),
+            ("buffer_bytes", json!(536_870_912)),
+        ]
+    );
+    for (value, part) in [(json!(0), "0"), (json!("many"), "a whole number")] {
+        let found = source_mistakes(source("/", json!({"listener": {"max_connections": value}})));
+        assert!(found.len() == 1 && found[0].contains(part), "{found:#?}");
     }
 }
 
