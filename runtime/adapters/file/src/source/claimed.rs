@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) failure: Option<Reason>,
     /// Whether it waits to be flushed.
     pub(crate) queued: bool,
+    /// Whether it has gone to where it belongs. Its path is by its name: what is there from now on is another file.
+    pub(crate) gone: bool,
 }
 
 /// A message of a file, by where it stands.
@@ -113,6 +115,7 @@ impl ClaimedFile {
                 rejections: Vec::new(),
                 failure: None,
                 queued: false,
+                gone: false,
             }),
         }
     }
@@ -151,6 +154,13 @@ impl ClaimedFile {
                 tracing::warn!(
                     file = self.name_text,
                     "a claimed file was taken away by someone else; it cannot be moved to where it belongs"
+                );
+                return self.forget();
+            }
+            Ok(metadata) if metadata.ino() != self.inode => {
+                tracing::warn!(
+                    file = self.name_text,
+                    "a claimed file was replaced by someone else; what is in its place now is left there"
                 );
                 return self.forget();
             }

@@ -303,6 +303,10 @@ impl Shared {
     }
 
     fn flush_file(&self, file: &Arc<ClaimedFile>, settings: &Settings) -> io::Result<()> {
+        // What settles while the file is flushed queues it again, and may be what finishes it in this very flush.
+        if file.state().gone {
+            return Ok(());
+        }
         let rejections = std::mem::take(&mut file.state().rejections);
         if !rejections.is_empty() {
             let kept = keep::rejected_lines(file, settings, &rejections);
@@ -350,6 +354,7 @@ impl Shared {
             }),
         };
         if done.is_ok() {
+            file.state().gone = matches!(todo, Todo::Finish | Todo::PutBack);
             self.unnoted.fetch_sub(noted, Ordering::SeqCst);
         } else {
             file.state().unnoted += noted;

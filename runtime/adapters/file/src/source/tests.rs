@@ -982,3 +982,41 @@ fn an_unreadable_file_is_moved_to_the_failed_ones_and_the_others_come() {
         });
     });
 }
+
+/// What settles while a file is flushed queues it once more, and may be what finishes it in that very flush.
+#[tokio::test]
+async fn a_file_that_was_finished_is_not_finished_again_when_another_has_its_place() {
+    let bench = Bench::new();
+    let source = bench.start(lines(json!({"pattern": "*.txt"}))).await;
+    let (shared, claimed) = (&source.shared, bench.path("claimed"));
+    let claim = || {
+        let facts = claimed::Facts::of(
+            "a".into(),
+            claimed.clone(),
+            |_| bench.path("progress"),
+            &fs::File::open(&claimed).unwrap(),
+            true,
+            &shared.settings(),
+        );
+        let mut ledger = ledger::Ledger::new(None);
+        ledger.skip(4, 2);
+        ledger.read_to_end();
+        Arc::new(claimed::ClaimedFile::new(facts.unwrap(), ledger))
+    };
+    bench.write("claimed", "old\n");
+    let file = claim();
+    shared.mark_dirty(&file);
+    shared.flush(false);
+    assert_eq!(bench.files(), BTreeMap::from([("done/a".into(), "old\n".into())]));
+    bench.write("claimed", "new\n");
+    shared.mark_dirty(&file);
+    shared.flush(false);
+    assert!(claimed.exists(), "{:?}", bench.files());
+    // Nor does one that does not know of it move what is not its own.
+    let replaced = claim();
+    fs::rename(&claimed, bench.path("elsewhere")).unwrap();
+    bench.write("claimed", "of another\n");
+    shared.mark_dirty(&replaced);
+    shared.flush(false);
+    assert!(claimed.exists(), "{:?}", bench.files());
+}
