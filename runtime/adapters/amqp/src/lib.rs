@@ -1,0 +1,1 @@
+//! The AMQP adapter: its source and its sink.

@@ -1,0 +1,1 @@
+//! The MQTT adapter: its source and its sink.
