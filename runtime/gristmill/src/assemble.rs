@@ -11,6 +11,8 @@ use gristmill_engine::{
 };
 use gristmill_wasm::{WasmHost, WasmHostConfig};
 
+use crate::settings::Settings;
+
 /// The adapters of this binary.
 pub(crate) fn registry() -> Registry {
     Registry::new()
@@ -28,12 +30,16 @@ pub(crate) fn plugin_host(plugins: &Path, state: &Path) -> Result<Arc<WasmHost>,
 }
 
 /// What flows are checked with.
-pub(crate) fn set_context(registry: Registry, plugins: Arc<dyn PluginHost>, base_dir: &Path) -> SetContext {
+pub(crate) fn set_context(
+    registry: Registry,
+    plugins: Arc<dyn PluginHost>,
+    settings: &Settings,
+) -> SetContext {
     SetContext {
         registry,
         plugins,
-        environment: Arc::new(ProcessEnvironment::new(base_dir)),
-        base_dir: base_dir.to_path_buf(),
-        connections: Arc::default(),
+        environment: Arc::new(ProcessEnvironment::new(&settings.base_dir)),
+        base_dir: settings.base_dir.clone(),
+        connections: Arc::new(settings.connections.clone()),
     }
 }

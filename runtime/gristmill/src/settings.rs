@@ -5,15 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gristmill_core::config::{self, Mistake, Mistakes, Node, Span, Value};
+use gristmill_core::{
+    config::{self, Mistake, Mistakes, Node, Span, Value},
+    connection::Connections,
+};
 use gristmill_engine::{
+    connections::check_connections,
     substitute::{ProcessEnvironment, substitute},
     yaml,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{cli::Places, files};
+use crate::{assemble, cli::Places, files};
 
 /// The name of the configuration file that is read when none is named.
 const DEFAULT_FILE: &str = "gristmill.yaml";
@@ -37,6 +41,9 @@ pub(crate) struct ConfigFile {
     pub(crate) log: LogConfig,
     /// How changes of files are noticed.
     pub(crate) watch: WatchConfig,
+    /// Named connections to brokers, which flows share: `<name>: { <adapter>: … }`.
+    #[schemars(extend("x-connections" = true))]
+    pub(crate) connections: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The admin listener.
@@ -100,6 +107,7 @@ pub(crate) struct Settings {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) log: LogConfig,
     pub(crate) watch: WatchConfig,
+    pub(crate) connections: Connections,
 }
 
 impl Default for ConfigFile {
@@ -111,6 +119,7 @@ impl Default for ConfigFile {
             admin: AdminConfig::default(),
             log: LogConfig::default(),
             watch: WatchConfig::default(),
+            connections: serde_json::Map::new(),
         }
     }
 }
@@ -162,6 +171,9 @@ impl Settings {
             );
             mistakes.push(mistake.mend("one of `error`, `warn`, `info`, `debug`, `trace`"));
         }
+        let connections = node.get("connections").map_or_else(Connections::default, |at| {
+            check_connections(at, &assemble::registry(), &base_dir, &mut mistakes)
+        });
         if !mistakes.is_empty() {
             return Err(mistakes.into_sorted());
         }
@@ -177,6 +189,7 @@ impl Settings {
             admin,
             log: config.log,
             watch: config.watch,
+            connections,
             file,
             has_file,
             base_dir,

@@ -27,7 +27,7 @@ pub(crate) use self::{
 pub use self::{
     check::{Check, CheckContext, Unique, check, plugins_named},
     registry::{PluginTable, Registry},
-    schema::flow_schema,
+    schema::{flow_schema, with_connections},
     set::{CheckedFile, FlowFile, SetContext, check_set},
 };
 use crate::{expression::Expression, steps::Checked};

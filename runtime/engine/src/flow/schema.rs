@@ -14,6 +14,9 @@ use super::{
 };
 use crate::steps::VERBS;
 
+/// What the id of a flow and the name of a connection look like.
+const ID_PATTERN: &str = "^[a-z0-9_-]{1,64}$";
+
 /// The JSON Schema (draft 2020-12) of a flow file for this set of adapters.
 pub fn flow_schema(registry: &Registry) -> Schema {
     let summary_of = |key: &str| KEYS.iter().find(|(k, _)| *k == key).map_or("", |(_, summary)| *summary);
@@ -58,7 +61,7 @@ pub fn flow_schema(registry: &Registry) -> Schema {
         "additionalProperties": false,
         "required": ["flow", "source", "steps"],
         "properties": {
-            "flow": { "type": "string", "pattern": "^[a-z0-9_-]{1,64}$", "description": summary_of("flow") },
+            "flow": { "type": "string", "pattern": ID_PATTERN, "description": summary_of("flow") },
             "description": { "type": "string", "description": summary_of("description") },
             "source": reference("source", "source"),
             "order": reference("order", "order"),
@@ -74,6 +77,32 @@ pub fn flow_schema(registry: &Registry) -> Schema {
         },
         "$defs": definitions,
     })
+}
+
+/// The JSON Schema of the runtime's configuration, with what this set of adapters wants under `connections:`: put where
+/// the mark `x-connections` stands.
+pub fn with_connections(mut schema: Schema, registry: &Registry) -> Schema {
+    let mut definitions = serde_json::Map::new();
+    let mut kinds = Vec::new();
+    for (name, adapter) in registry.iter() {
+        if let Some(schema) = adapter.connection_schema() {
+            let definition = format!("connection-{name}");
+            definitions.insert(definition.clone(), adopt(schema, &definition));
+            kinds.push(one_key(name, &definition, ""));
+        }
+    }
+    if let Some(at) = schema.pointer_mut("/properties/connections").and_then(Json::as_object_mut) {
+        at.remove("x-connections");
+        at.insert("additionalProperties".into(), json!({ "oneOf": kinds }));
+        at.insert("propertyNames".into(), json!({ "pattern": ID_PATTERN }));
+    }
+    if let Some(root) = schema.as_object_mut() {
+        let all = root.entry("$defs").or_insert_with(|| json!({}));
+        if let Some(all) = all.as_object_mut() {
+            all.append(&mut definitions);
+        }
+    }
+    schema
 }
 
 /// A map with exactly this key.

@@ -13,12 +13,13 @@ use std::{
 };
 
 use gristmill_core::{
-    config::{Mistake, Span},
+    config::{Mistake, Mistakes, Span},
     plugin::{Grant, PluginError, Transformed},
     testkit::{ScriptedAdapter, ScriptedPlugin, ScriptedPlugins},
 };
 use gristmill_engine::{
-    flow::{FlowFile, Registry, SetContext, check_set, flow_schema},
+    connections::check_connections,
+    flow::{FlowFile, Registry, SetContext, check_set, flow_schema, with_connections},
     yaml,
 };
 use serde_json::json;
@@ -169,6 +170,37 @@ fn the_schema_refuses_every_single_mistake_of_shape() {
     ] {
         assert_eq!(accepts(rest), good, "{rest}");
     }
+}
+
+#[test]
+fn the_schema_of_a_configuration_knows_the_connections() {
+    let base = json!({ "type": "object", "properties": { "connections": { "type": "object", "x-connections": true } } });
+    let schema = with_connections(base, &Registry::new().with(ScriptedAdapter::new()));
+    assert!(jsonschema::meta::is_valid(&schema), "the schema itself is wrong");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let accepts = |connections: serde_json::Value| validator.is_valid(&json!({ "connections": connections }));
+    assert!(accepts(json!({})) && accepts(json!({ "bus": { "scripted": { "host": "a" } } })));
+    assert!(!accepts(json!({ "bus": { "scripted": { "hots": "a" } } })));
+    assert!(!accepts(json!({ "bus": { "nonsense": {} } })));
+    assert!(!accepts(json!({ "The Bus": { "scripted": { "host": "a" } } })));
+}
+
+#[test]
+fn every_mistake_in_connections_is_found() {
+    let text = "The Bus: { scripted: { host: a } }\nb: { scriptd: {} }\nc: { scripted: { hots: a } }\nd: 1\n";
+    let registry = Registry::new().with(ScriptedAdapter::new());
+    let mut mistakes = Mistakes::new();
+    let node = yaml::parse("gristmill.yaml", text).unwrap();
+    check_connections(&node, &registry, Path::new("."), &mut mistakes);
+    let said: String = mistakes.into_sorted().iter().map(line).collect();
+    assert_eq!(
+        said,
+        "invalid_id 1:1 a connection's name is 1 to 64 lower-case letters, digits, `-` and `_` -> e.g. `orders-broker`\n\
+         unknown_adapter 2:6 unknown connection `scriptd` -> did you mean `scripted`?\n\
+         missing_key 3:16 `host` is missing -> add `host:`\n\
+         unknown_key 3:18 unknown key `hots` -> did you mean `host`?\n\
+         wrong_shape 4:4 a connection is a map with one key, the adapter, and this is a whole number -> write one of `scripted`\n"
+    );
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ async fn serve(arguments: &RunArguments, settings: Settings, log: LogHandle) -> 
     let host = assemble::plugin_host(&settings.plugins, &settings.state)?;
     let metrics = Metrics::new();
     let runtime = Arc::new(Runtime::new(RuntimeParts {
-        context: assemble::set_context(assemble::registry(), host, &settings.base_dir),
+        context: assemble::set_context(assemble::registry(), host, &settings),
         observer: Arc::new(metrics.clone()),
         clock: Arc::new(SystemClock),
         state_dir: settings.state.join("flows"),
@@ -289,6 +289,7 @@ impl Server<'_> {
             }
             self.listener = listener;
         }
+        self.runtime.set_connections(Arc::new(settings.connections.clone()));
         self.settings = settings;
         self.watcher = Watcher::start(&self.settings);
         Ok(files)

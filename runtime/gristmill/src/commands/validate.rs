@@ -29,7 +29,7 @@ pub(crate) fn validate(arguments: &ValidateArguments) -> Result<ExitCode, Proble
         Err(mistake) => return Ok(show(&[], &[mistake], arguments.format)),
     };
     let host = assemble::plugin_host(&settings.plugins, &settings.state)?;
-    let context = assemble::set_context(assemble::registry(), host, &settings.base_dir);
+    let context = assemble::set_context(assemble::registry(), host, &settings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
