@@ -1,7 +1,9 @@
 //! The project tasks: `cargo xtask <task>`. A task is a module and a line of each match here.
 
+mod apt;
 mod bench;
 mod binary;
+mod brokers;
 mod demo;
 mod plugins;
 mod test;

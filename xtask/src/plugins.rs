@@ -374,18 +374,11 @@ fn debian() -> Result<()> {
     if has_debian() {
         return Ok(());
     }
-    ensure!(Path::new("/etc/debian_version").is_file(), "this is not Debian");
-    let command = install_command();
-    println!(
+    apt::install(
+        &DEBIAN_PACKAGES,
         "plugins are WebAssembly, and nothing here can compile it: installing Debian's compiler, its library's source and a \
-         linker\n  {}",
-        command.join(" ")
-    );
-    // The lists of packages may be missing or too old, so a failure gets one more try with fresh ones.
-    if !elevated(command)? {
-        elevated(["apt-get", "update"].map(String::from).to_vec())?;
-        ensure!(elevated(install_command())?, "apt-get could not install {}", DEBIAN_PACKAGES.join(", "));
-    }
+         linker",
+    )?;
     ensure!(has_debian(), "{DEBIAN_RUSTC} has no source of its library, or there is no {DEBIAN_LINKER}");
     Ok(())
 }
@@ -394,26 +387,4 @@ fn has_debian() -> bool {
     let rustc = Path::new(DEBIAN_RUSTC);
     [DEBIAN_RUSTC, DEBIAN_CARGO, DEBIAN_LINKER].iter().all(|path| Path::new(path).is_file())
         && sysroot(rustc).is_ok_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/std").is_dir())
-}
-
-fn install_command() -> Vec<String> {
-    ["apt-get", "install", "-y", "--no-install-recommends"]
-        .into_iter()
-        .chain(DEBIAN_PACKAGES)
-        .map(String::from)
-        .collect()
-}
-
-/// Runs a command as root: by itself, or with sudo, which may ask for a password on a terminal.
-fn elevated(command: Vec<String>) -> Result<bool> {
-    let id = Command::new("id").arg("-u").output().context("cannot run id")?;
-    let root = id.stdout.trim_ascii() == b"0";
-    let words = if root { command } else { [vec!["sudo".to_owned()], command].concat() };
-    let (program, arguments) = words.split_first().context("an empty command")?;
-    let status = Command::new(program)
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .status()
-        .with_context(|| format!("cannot run {program}; install by hand: {}", install_command().join(" ")))?;
-    Ok(status.success())
 }

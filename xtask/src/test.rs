@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{binary, cargo, demo, plugins};
+use gristmill_brokers::rabbitmq::{RabbitMq, SHARED_URL};
+
+use crate::{binary, brokers, cargo, demo, plugins};
 
 /// The arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +37,7 @@ pub(crate) fn run(root: &Path, _: Arguments) -> Result<()> {
     let started = Instant::now();
     let mut report = Report::default();
     let runner = report.stage("tools", tools)?;
+    report.stage("brokers", brokers::install)?;
     report.stage("format", || check(root, &["fmt", "--all", "--check"]))?;
     report.stage("clippy", || {
         check(root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
@@ -128,6 +131,9 @@ fn tests(root: &Path, runner: Runner) -> Result<String> {
     };
     let mut command = Command::new(cargo());
     command.args(arguments).current_dir(root);
+    // One RabbitMQ serves all tests that only talk to it: it takes seconds to start. Those that break one have their own.
+    let rabbitmq = RabbitMq::start();
+    command.env(SHARED_URL, rabbitmq.url());
     // Each says what it has to say on another stream; that one is shown and read.
     let mut child = match runner {
         Runner::Nextest => command.stderr(Stdio::piped()),

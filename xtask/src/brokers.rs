@@ -1,0 +1,21 @@
+//! The brokers that the tests talk to: from Debian's packages, never a mock.
+
+use anyhow::{Result, ensure};
+use gristmill_brokers::{mosquitto, rabbitmq};
+
+use crate::apt;
+
+/// Makes sure that the brokers are there, installing what is missing. They start no service: the tests start their own.
+pub(crate) fn install() -> Result<()> {
+    let all: [(&str, fn() -> bool); 2] =
+        [("rabbitmq-server", rabbitmq::is_installed), ("mosquitto", mosquitto::is_installed)];
+    let missing: Vec<&str> = all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let why = format!("the tests talk to real brokers, and {} is not here: installing it", missing.join(" and "));
+    apt::install(&missing, &why)?;
+    let still: Vec<&str> = all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
+    ensure!(still.is_empty(), "{} was installed, and cannot be found", still.join(" and "));
+    Ok(())
+}
