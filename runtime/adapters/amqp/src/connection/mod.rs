@@ -1,0 +1,102 @@
+//! Connections: one value a name and configuration, shared by every source and sink that names it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`spec`] | checked configuration |
+//! | [`stream`] | TCP and TLS below the client library |
+//! | [`link`] | one TCP connection, made again for ever |
+
+mod link;
+mod spec;
+mod stream;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use gristmill_core::connection::Connection;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::{
+    link::{Link, Session},
+    spec::{AmqpConnectionSpec, check},
+};
+
+/// Every connection of the process that some source or sink holds.
+#[derive(Debug, Default)]
+pub(crate) struct Brokers {
+    open: Mutex<HashMap<Key, Weak<Broker>>>,
+    /// Acknowledgements on their way.
+    settling: TaskTracker,
+}
+
+type Key = (Arc<str>, Arc<str>);
+
+/// A broker, by two TCP connections: one that is short of memory stops reading where messages are published, and with that
+/// acknowledgements as well.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) name: Arc<str>,
+    pub(crate) fingerprint: Arc<str>,
+    pub(crate) consuming: Link,
+    pub(crate) publishing: Link,
+}
+
+/// How a connection is, for who shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// The name under `connections:`.
+    pub name: Arc<str>,
+    /// What this one of its two TCP connections is for: `consuming` or `publishing`.
+    pub role: &'static str,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Why it is not up, as far as is known.
+    pub problem: Option<Arc<str>>,
+    /// Why the broker does not read from it for now: it is short of memory or disk.
+    pub blocked: Option<Arc<str>>,
+    /// How often it has been made, the first time included.
+    pub connects: u64,
+    /// How often the broker has blocked it.
+    pub blocks: u64,
+}
+
+// === impl Brokers ===
+
+impl Brokers {
+    /// The broker of a connection; it begins to connect when it is first wanted. To be called on a runtime.
+    pub(crate) fn get(&self, connection: &Connection, spec: &Arc<AmqpConnectionSpec>) -> Arc<Broker> {
+        let key = (Arc::clone(&connection.name), Arc::clone(&connection.fingerprint));
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, broker| broker.strong_count() > 0);
+        if let Some(broker) = open.get(&key).and_then(Weak::upgrade) {
+            return broker;
+        }
+        let link = |role| Link::new(Arc::clone(&connection.name), role, Arc::clone(spec));
+        let broker = Arc::new(Broker {
+            name: Arc::clone(&connection.name),
+            fingerprint: Arc::clone(&connection.fingerprint),
+            consuming: link("consuming"),
+            publishing: link("publishing"),
+        });
+        open.insert(key, Arc::downgrade(&broker));
+        broker
+    }
+
+    /// The tasks that tell a broker how messages ended: the process waits for them before it ends.
+    pub(crate) fn settling(&self) -> &TaskTracker {
+        &self.settling
+    }
+
+    /// How every connection is that was wanted.
+    pub(crate) fn states(&self) -> Vec<ConnectionState> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let brokers: Vec<Arc<Broker>> = open.values().filter_map(Weak::upgrade).collect();
+        drop(open);
+        let links = brokers.iter().flat_map(|broker| [&broker.consuming, &broker.publishing]);
+        let mut states: Vec<ConnectionState> = links.filter_map(Link::state).collect();
+        states.sort_by(|a, b| (&a.name, a.role).cmp(&(&b.name, b.role)));
+        states
+    }
+}

@@ -1,0 +1,379 @@
+//! The publisher of a sink: one task that takes messages in the order of their sends, publishes them on AMQP channels of its
+//! own, and tells each send how it ended.
+//!
+//! There are three ways:
+//!
+//! - *window*: many unconfirmed at once on one channel, in order;
+//! - *mandatory*: one unconfirmed a channel. The client library gives a returned message to whichever confirmation comes
+//!   next, so with more than one under way a message that no queue took could pass for confirmed;
+//! - *call*: many at once on the channel that consumes the replies. A returned question is known by its correlation id, and one
+//!   that is not would end as a timeout: none can pass for answered.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use gristmill_core::{ErrorClass, Failure};
+use lapin::{
+    Channel, Confirmation, Consumer,
+    message::BasicReturnMessage,
+    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    types::FieldTable,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    job::{Job, Reply},
+    spec::Checked,
+};
+use crate::{
+    connection::{Broker, Session},
+    trouble::Trouble,
+};
+
+/// How long a message waits for a connection before its send fails and may be tried again. Long enough for a broker that
+/// restarts quickly, short enough to say what is wrong.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long opening an AMQP channel may take.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where replies to calls go (RabbitMQ's direct reply-to).
+const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// The most bytes of properties. They have to fit in one frame, of which RabbitMQ's are 128 KiB unless it is told otherwise.
+pub(crate) const MAX_PROPERTIES_BYTES: usize = 128 * 1024 - 1024;
+
+/// The most calls under way. Further ones wait.
+const MAX_CALLS: usize = 4_096;
+
+/// The reply code for a message that is not as the broker wants it: too large, an expiration that is none.
+const PRECONDITION_FAILED: u16 = 406;
+
+/// The publisher of a sink.
+pub(crate) struct Publisher {
+    checked: Arc<Checked>,
+    broker: Arc<Broker>,
+    is_call: bool,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    lines: Vec<Line>,
+    unconfirmed: FuturesUnordered<Pin<Box<dyn Future<Output = Confirmed> + Send>>>,
+    calls: HashMap<String, Job>,
+    next_call: u64,
+    salt: u64,
+    /// How many messages are published one by one, to find the one for which the broker closes the channel.
+    careful: usize,
+}
+
+/// An AMQP channel to publish on.
+struct Line {
+    session: Arc<Session>,
+    channel: Channel,
+    replies: Option<Consumer>,
+    unconfirmed: usize,
+    number: u64,
+}
+
+/// How a publish ended.
+struct Confirmed {
+    line: u64,
+    /// `None` for a call that has been told already or waits for its reply.
+    job: Option<Job>,
+    /// Of a call.
+    correlation_id: Option<String>,
+    /// Nothing else was under way on its channel.
+    alone: bool,
+    result: Result<Confirmation, lapin::Error>,
+}
+
+/// What the publisher wakes up for.
+enum Wake {
+    Job(Option<Job>),
+    Confirmed(Confirmed),
+    Reply(Option<Result<lapin::message::Delivery, lapin::Error>>),
+    Unblocked,
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    pub(crate) fn new(
+        checked: Arc<Checked>,
+        broker: Arc<Broker>,
+        is_call: bool,
+        jobs: mpsc::UnboundedReceiver<Job>,
+    ) -> Self {
+        Self {
+            checked,
+            broker,
+            is_call,
+            jobs,
+            lines: Vec::new(),
+            unconfirmed: FuturesUnordered::new(),
+            calls: HashMap::new(),
+            next_call: 0,
+            salt: rand::random(),
+            careful: 0,
+        }
+    }
+
+    /// Until the sink is gone and all that it sent has ended.
+    pub(crate) async fn run(mut self) {
+        loop {
+            match self.wake().await {
+                Wake::Job(Some(job)) if job.done.is_closed() => {}
+                Wake::Job(Some(job)) => self.publish(job).await,
+                Wake::Job(None) => break,
+                Wake::Confirmed(confirmed) => self.confirmed(confirmed),
+                Wake::Reply(Some(Ok(delivery))) => self.replied(delivery),
+                Wake::Reply(Some(Err(_)) | None) => self.replies_ended(),
+                Wake::Unblocked => {}
+            }
+        }
+        while let Some(confirmed) = self.unconfirmed.next().await {
+            self.confirmed(confirmed);
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let is_blocked = self.broker.publishing.blocked().is_some();
+        // What is not handed over yet can still be given up without a trace.
+        let may_publish = self.has_room() && !is_blocked;
+        let replies = self.lines.first_mut().and_then(|line| line.replies.as_mut());
+        let reply = async {
+            match replies {
+                Some(replies) => replies.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(confirmed) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Wake::Confirmed(confirmed),
+            reply = reply => Wake::Reply(reply),
+            job = self.jobs.recv(), if may_publish => Wake::Job(job),
+            () = self.broker.publishing.unblocked(), if is_blocked => Wake::Unblocked,
+        }
+    }
+
+    /// Whether one more message may be published now.
+    fn has_room(&mut self) -> bool {
+        if self.careful > 0 {
+            return self.unconfirmed.is_empty();
+        }
+        if self.is_call {
+            self.calls.retain(|_, job| !job.done.is_closed());
+            return self.calls.len() < MAX_CALLS;
+        }
+        if self.checked.mandatory {
+            return self.unconfirmed.len() < self.checked.mandatory_channels;
+        }
+        self.unconfirmed.len() < self.checked.max_unconfirmed
+    }
+
+    async fn publish(&mut self, mut job: Job) {
+        let line = match self.line().await {
+            Ok(line) => line,
+            Err(trouble) => {
+                let failure = self.failure(&trouble);
+                job.end(Err(failure.clone()));
+                // Those behind it have waited as long, and would meet the same.
+                while let Ok(job) = self.jobs.try_recv() {
+                    job.end(Err(failure.clone()));
+                }
+                return;
+            }
+        };
+        let Some(line) = self.lines.get_mut(line) else { return };
+        if crate::header_map::size_of(&job.properties) > line.session.frame_max().saturating_sub(64) {
+            let text = format!("{}: the headers are larger than the broker's frames", place(&self.checked));
+            return job.end(Err(Failure::new(ErrorClass::SinkRejected, text)));
+        }
+        let mut properties = job.properties.clone();
+        let mut correlation_id = None;
+        if self.is_call {
+            let id = format!("{:016x}-{}", self.salt, self.next_call);
+            self.next_call += 1;
+            properties = properties.with_correlation_id(id.as_str().into()).with_reply_to(REPLY_TO.into());
+            correlation_id = Some(id);
+        }
+        let mandatory = self.checked.mandatory || self.is_call;
+        let alone = self.careful > 0 || (self.checked.mandatory && !self.is_call);
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let (channel, exchange) = (line.channel.clone(), self.checked.exchange.clone());
+        let (routing_key, body) = (job.routing_key.clone(), std::mem::take(&mut job.body));
+        line.unconfirmed += 1;
+        let number = line.number;
+        // Polled once below, which hands it to the library: that is its place in the order.
+        let mut publish = Box::pin(async move {
+            channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+        });
+        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx))).await;
+        let job = match &correlation_id {
+            Some(id) => {
+                self.calls.insert(id.clone(), job);
+                None
+            }
+            None => Some(job),
+        };
+        let confirmed = move |result| Confirmed { line: number, job, correlation_id, alone, result };
+        match first {
+            std::task::Poll::Ready(result) => self.confirmed(confirmed(result)),
+            std::task::Poll::Pending => {
+                self.unconfirmed.push(Box::pin(async move { confirmed(publish.await) }));
+            }
+        }
+    }
+
+    /// The line to publish on next, which is opened if there is none.
+    async fn line(&mut self) -> Result<usize, Trouble> {
+        self.lines.retain(Line::is_good);
+        let is_free = |line: &Line| !self.checked.mandatory || self.is_call || line.unconfirmed == 0;
+        if let Some(free) = self.lines.iter().position(is_free) {
+            return Ok(free);
+        }
+        let session = self.broker.publishing.session(Instant::now() + CONNECT_WITHIN).await?;
+        let open = Line::open(session, &self.checked, self.is_call, self.salt ^ self.next_call);
+        let line = timeout_at(Instant::now() + OPEN_WITHIN, open)
+            .await
+            .map_err(|_elapsed| Trouble::channel("opening an AMQP channel: the broker does not answer"))??;
+        self.next_call += 1;
+        self.lines.push(line);
+        Ok(self.lines.len() - 1)
+    }
+
+    fn confirmed(&mut self, confirmed: Confirmed) {
+        let Confirmed { line, job, correlation_id, alone, result } = confirmed;
+        if let Some(line) = self.lines.iter_mut().find(|it| it.number == line) {
+            line.unconfirmed -= 1;
+        }
+        self.careful = self.careful.saturating_sub(1);
+        let result = match result {
+            Ok(Confirmation::Ack(None)) => Ok(()),
+            // Of a call it may be another's: known by its correlation id.
+            Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) if self.is_call => {
+                self.returned_call(&returned);
+                Ok(())
+            }
+            Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+                Err(returned_failure(&self.checked, &returned))
+            }
+            Ok(Confirmation::Nack(None)) => Err(Failure::new(
+                ErrorClass::SinkUnavailable,
+                format!("{}: the broker refused the message; a queue is full, or cannot write", place(&self.checked)),
+            )),
+            Ok(Confirmation::NotRequested) => {
+                Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm"))
+            }
+            Err(error) => {
+                let trouble = Trouble::from_error("publishing", &error);
+                Err(self.lost(&trouble, alone))
+            }
+        };
+        match (job, correlation_id) {
+            (Some(job), _) => job.end(result.map(|()| None)),
+            (None, Some(id)) => {
+                if let Err(failure) = result
+                    && let Some(job) = self.calls.remove(&id)
+                {
+                    job.end(Err(failure));
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// A publish that the end of its channel or connection left unconfirmed.
+    fn lost(&mut self, trouble: &Trouble, alone: bool) -> Failure {
+        if trouble.code == Some(PRECONDITION_FAILED) {
+            if alone {
+                let text = format!("{}: {}", place(&self.checked), trouble.text);
+                return Failure::new(ErrorClass::SinkRejected, text);
+            }
+            // Which one it was for is not said. All fail, and when they come again they go one by one.
+            self.careful += 2;
+        }
+        self.failure(trouble)
+    }
+
+    /// The channel that replies come on is gone, and with it the way back for every call.
+    fn replies_ended(&mut self) {
+        self.lines.clear();
+        let text = "the connection broke off while the reply was waited for; whether there was one is not known";
+        let failure = self.failure(&Trouble::connection(text));
+        for (_, job) in self.calls.drain() {
+            job.end(Err(failure.clone()));
+        }
+    }
+
+    fn failure(&self, trouble: &Trouble) -> Failure {
+        Failure::new(ErrorClass::SinkUnavailable, format!("{}: {}", place(&self.checked), trouble.text))
+    }
+
+    fn returned_call(&mut self, returned: &BasicReturnMessage) {
+        let id = returned.properties.correlation_id().as_ref().map(|id| id.as_str());
+        if let Some(job) = id.and_then(|id| self.calls.remove(id)) {
+            job.end(Err(returned_failure(&self.checked, returned)));
+        }
+    }
+
+    fn replied(&mut self, delivery: lapin::message::Delivery) {
+        let id = delivery.properties.correlation_id().as_ref().map(|id| id.as_str());
+        // A reply that comes too late, or to no one, is dropped.
+        if let Some(job) = id.and_then(|id| self.calls.remove(id)) {
+            job.end(Ok(Some(Reply { properties: delivery.properties, body: delivery.data })));
+        }
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    async fn open(session: Arc<Session>, checked: &Checked, is_call: bool, number: u64) -> Result<Self, Trouble> {
+        let channel = session.channel().await?;
+        if !checked.exchange.as_str().is_empty() {
+            let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            let (exchange, kind) = (checked.exchange.clone(), lapin::ExchangeKind::Direct);
+            // The type is not looked at when an exchange is only looked for.
+            let found = channel.exchange_declare(exchange, kind, options, FieldTable::default()).await;
+            found.map_err(|error| Trouble::from_error("looking for the exchange", &error))?;
+        }
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        confirms.map_err(|error| Trouble::from_error("asking for confirmations", &error))?;
+        let replies = if is_call {
+            // Direct reply-to wants its consumer on the channel that asks, without acknowledgements.
+            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+            let consumed = channel.basic_consume(REPLY_TO.into(), "".into(), options, FieldTable::default()).await;
+            Some(consumed.map_err(|error| Trouble::from_error("consuming replies", &error))?)
+        } else {
+            None
+        };
+        Ok(Self { session, channel, replies, unconfirmed: 0, number })
+    }
+
+    fn is_good(&self) -> bool {
+        self.session.is_alive() && self.channel.status().connected()
+    }
+}
+
+fn returned_failure(checked: &Checked, returned: &BasicReturnMessage) -> Failure {
+    let key = returned.delivery.routing_key.as_str();
+    let text = match returned.reply_code {
+        312 => format!(
+            "{}: returned: no queue takes the routing key `{key}`; bind one, or correct `routing_key`",
+            place(checked)
+        ),
+        code => format!("{}: returned: {} ({code})", place(checked), returned.reply_text),
+    };
+    Failure::new(ErrorClass::SinkRejected, text)
+}
+
+/// Where a sink publishes to, for texts.
+pub(crate) fn place(checked: &Checked) -> String {
+    let name = &checked.connection.name;
+    match checked.exchange.as_str() {
+        "" => format!("`{name}`, default exchange"),
+        exchange => format!("`{name}`, exchange `{exchange}`"),
+    }
+}

@@ -1,0 +1,327 @@
+//! The source: messages of a queue become deliveries.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`spec`] | checked configuration |
+//! | [`settings`] | what a version wants |
+//! | [`consumer`] | an AMQP channel that is consumed on |
+//!
+//! The source has one consumer at a time, made anew on whatever ends it. Every message is acknowledged on the AMQP channel that
+//! brought it, or not at all: when that one is gone the broker has the message again.
+
+mod consumer;
+mod settings;
+mod spec;
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    Acknowledgement, Delivery, Message, MessageId, Outcome, Settlement,
+    message::check_header,
+    source::{PreparedSource, Source, SourceError, TakeOverError},
+};
+use tokio::{runtime::Handle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    consumer::{Consumer, Next, Opened, Received},
+    settings::Settings,
+};
+use crate::{header_map::headers_of, trouble::Trouble};
+
+pub(crate) use self::spec::check;
+
+/// How long an attempt to consume again may take, connecting included.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
+
+/// A consumer that ends sooner than this has ended for a reason that will end the next one too.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// The longest message id that is taken for that of the message here, in bytes.
+const MAX_ID_BYTES: usize = 200;
+
+/// The number of the next message that has no id of its own.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// A source that is ready to start.
+#[derive(Debug)]
+pub(crate) struct PreparedAmqpSource {
+    settings: Arc<Settings>,
+    /// Or why not yet, when waiting can help.
+    opened: Result<Opened, Trouble>,
+}
+
+/// A running source.
+pub(crate) struct AmqpSource {
+    settings: Arc<Settings>,
+    state: State,
+    /// What the broker has sent and `next` has not given yet.
+    waiting: VecDeque<Received>,
+    /// Cancelled once the source is closed: released messages do not wait any more.
+    closed: CancellationToken,
+    /// Makes ids of this process unlike those of another.
+    salt: u64,
+}
+
+enum State {
+    Idle,
+    /// Kept here, so that a `next` that is dropped loses nothing.
+    Opening(Pin<Box<dyn Future<Output = Result<Consumer, Trouble>> + Send>>),
+    Consuming(Box<Consumer>),
+}
+
+// === impl PreparedAmqpSource ===
+
+impl PreparedAmqpSource {
+    pub(crate) async fn new(settings: Arc<Settings>, deadline: Instant) -> Result<Self, SourceError> {
+        match Opened::new(&settings, deadline).await {
+            Err(trouble) if trouble.needs_a_person() => Err(SourceError::new(trouble.text)),
+            opened => Ok(Self { settings, opened }),
+        }
+    }
+}
+
+#[async_trait]
+impl PreparedSource for PreparedAmqpSource {
+    async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
+        let deadline = Instant::now() + self.settings.context.limits.prepare() / 4;
+        let state = match self.opened {
+            // The broker is away: the source goes on trying, and says why it has nothing.
+            Err(_) => State::Idle,
+            Ok(opened) => match opened.consume(&self.settings, deadline).await {
+                Ok(consumer) => State::Consuming(Box::new(consumer)),
+                Err(trouble) if trouble.needs_a_person() => return Err(SourceError::new(trouble.text)),
+                Err(_) => State::Idle,
+            },
+        };
+        Ok(Box::new(AmqpSource::new(self.settings, state)))
+    }
+
+    async fn take_over(self: Box<Self>, mut old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
+        let Some(source) = (&mut *old as &mut dyn Any).downcast_mut::<AmqpSource>() else {
+            let error = SourceError::new("an AMQP source can only take over from an AMQP source");
+            return Err(TakeOverError { old, error });
+        };
+        if self.settings.has_same_consumer(&source.settings) {
+            source.settings = self.settings;
+            return Ok(old);
+        }
+        let taken = match self.opened {
+            Ok(opened) => source.change_to(self.settings, opened).await,
+            Err(trouble) => Err(trouble),
+        };
+        match taken {
+            Ok(()) => Ok(old),
+            Err(trouble) => Err(TakeOverError { old, error: SourceError::new(trouble.text) }),
+        }
+    }
+}
+
+// === impl AmqpSource ===
+
+impl AmqpSource {
+    fn new(settings: Arc<Settings>, state: State) -> Self {
+        Self { settings, state, waiting: VecDeque::new(), closed: CancellationToken::new(), salt: rand::random() }
+    }
+
+    /// Consumes by other settings from now on. What was sent ahead comes first, on its old channel; on failure the old
+    /// settings stay, and their consumer is made again.
+    async fn change_to(&mut self, settings: Arc<Settings>, opened: Opened) -> Result<(), Trouble> {
+        let deadline = Instant::now() + settings.context.limits.prepare() / 4;
+        // The old one first: an exclusive consumer lets no other in, and two would share out the order.
+        self.stop_consuming().await;
+        let consumer = opened.consume(&settings, deadline).await?;
+        let old = std::mem::replace(&mut self.settings, settings);
+        consumer.unbind(&self.settings, &old.queue.bindings).await;
+        self.state = State::Consuming(Box::new(consumer));
+        Ok(())
+    }
+
+    async fn stop_consuming(&mut self) {
+        if let State::Consuming(consumer) = std::mem::replace(&mut self.state, State::Idle) {
+            self.waiting.extend(consumer.cancel().await);
+        }
+    }
+
+    fn open(&self) -> State {
+        let settings = Arc::clone(&self.settings);
+        State::Opening(Box::pin(async move {
+            let deadline = Instant::now() + OPEN_WITHIN;
+            Opened::new(&settings, deadline).await?.consume(&settings, deadline).await
+        }))
+    }
+
+    /// The first message that waits, as a delivery. One whose channel is gone is no message any more: the broker offers it
+    /// again.
+    ///
+    /// # Errors
+    /// It is over a limit, and would be lost if it were rejected: it stays where it is.
+    fn take_waiting(&mut self) -> Result<Option<Delivery>, SourceError> {
+        while let Some(received) = self.waiting.pop_front() {
+            if !received.lease.is_good() {
+                continue;
+            }
+            let message = self.message(&received);
+            match self.over_limit(&message, &received) {
+                None => return Ok(Some(self.delivery(message, received))),
+                Some(text) if self.settings.keeps_rejected() => {
+                    tracing::warn!(
+                        target: "gristmill::amqp", flow = &*self.settings.context.flow, message = %message.id(),
+                        "{text}; it is rejected"
+                    );
+                    self.settings.context.observer.refused("too_large");
+                    self.settle(received, Settlement::Rejected);
+                }
+                Some(text) => {
+                    self.waiting.push_front(received);
+                    return Err(SourceError::new(format!(
+                        "{text}; raise the limit, take the message out of the queue, or declare a \
+                         `dead_letter_exchange`, which would get it"
+                    )));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn message(&self, received: &Received) -> Message {
+        let delivery = &received.delivery;
+        let mut headers = headers_of(&delivery.properties);
+        for (name, value) in [
+            ("amqp-exchange", delivery.exchange.as_str()),
+            ("amqp-routing-key", delivery.routing_key.as_str()),
+            ("amqp-redelivered", if delivery.redelivered { "true" } else { "false" }),
+        ] {
+            // A routing key that no header can hold is told by none.
+            let _unprintable = headers.set(name, value);
+        }
+        let own_id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
+        let id = match own_id.filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()) && check_header("x", id).is_ok()) {
+            Some(id) => MessageId::from(id),
+            None => {
+                let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+                MessageId::from(format!("{}:{:016x}:{number}", self.settings.queue.name, self.salt))
+            }
+        };
+        let now = self.settings.context.clock.now();
+        Message::new(id, now, bytes::Bytes::new()).with_headers(headers)
+    }
+
+    /// Which limit of the flow the message is over.
+    fn over_limit(&self, message: &Message, received: &Received) -> Option<String> {
+        let (limits, queue) = (&self.settings.context.limits, &self.settings.queue.name);
+        let size = received.delivery.data.len();
+        if size > limits.body_bytes {
+            let limit = limits.body_bytes;
+            return Some(format!("queue `{queue}`: a body of {size} bytes is over the limit of {limit} (limits.body_bytes)"));
+        }
+        let count = message.headers().len();
+        if count > limits.headers {
+            let limit = limits.headers;
+            return Some(format!("queue `{queue}`: {count} headers are over the limit of {limit} (limits.headers)"));
+        }
+        let bytes: usize = message.headers().iter().map(|(name, value)| name.len() + value.len()).sum();
+        (bytes > limits.header_bytes).then(|| {
+            let limit = limits.header_bytes;
+            format!("queue `{queue}`: {bytes} bytes of headers are over the limit of {limit} (limits.header_bytes)")
+        })
+    }
+
+    fn delivery(&self, mut message: Message, mut received: Received) -> Delivery {
+        message.set_body(std::mem::take(&mut received.delivery.data));
+        let redelivered = received.delivery.redelivered;
+        let settle = self.settler();
+        let acknowledgement =
+            Acknowledgement::new(move |outcome: Outcome| settle(received, outcome.settlement));
+        Delivery { message, acknowledgement, redelivered }
+    }
+
+    fn settle(&self, received: Received, settlement: Settlement) {
+        self.settler()(received, settlement);
+    }
+
+    /// Tells the broker how a message ended; from whichever thread.
+    fn settler(&self) -> impl FnOnce(Received, Settlement) + Send + 'static {
+        let (runtime, tasks) = (Handle::current(), self.settings.brokers.settling().clone());
+        let (delay, closed) = (self.settings.context.limits.release_delay(), self.closed.clone());
+        move |received, settlement| {
+            let tell = async move {
+                match settlement {
+                    Settlement::Delivered => received.acknowledge().await,
+                    Settlement::Rejected => received.reject().await,
+                    Settlement::Released => {
+                        tokio::select! {
+                            () = tokio::time::sleep(delay) => {}
+                            () = closed.cancelled() => {}
+                        }
+                        received.requeue().await;
+                    }
+                }
+            };
+            drop(tasks.spawn_on(tell, &runtime));
+        }
+    }
+}
+
+#[async_trait]
+impl Source for AmqpSource {
+    async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
+        loop {
+            if let Some(delivery) = self.take_waiting()? {
+                return Ok(Some(delivery));
+            }
+            if self.closed.is_cancelled() {
+                return Ok(None);
+            }
+            match &mut self.state {
+                State::Idle => self.state = self.open(),
+                State::Opening(opening) => match opening.await {
+                    Ok(consumer) => self.state = State::Consuming(Box::new(consumer)),
+                    Err(trouble) => {
+                        self.state = State::Idle;
+                        return Err(SourceError::new(trouble.text));
+                    }
+                },
+                State::Consuming(consumer) => {
+                    let text = match consumer.next().await {
+                        Next::Message(received) => {
+                            self.waiting.push_back(received);
+                            continue;
+                        }
+                        Next::Cancelled => format!(
+                            "queue `{}`: the broker has cancelled the consumer; was the queue deleted?",
+                            self.settings.queue.name
+                        ),
+                        Next::Lost(trouble) => trouble.text,
+                    };
+                    let was_short = consumer.since.elapsed() < SHORT_LIFE;
+                    self.state = State::Idle;
+                    // Else it is tried again at once, which says what is wrong if it still is.
+                    if was_short {
+                        return Err(SourceError::new(text));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.stop_consuming().await;
+        self.closed.cancel();
+        // Backwards, so that each goes back before those that were behind it.
+        while let Some(received) = self.waiting.pop_back() {
+            received.requeue().await;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What brokers and the client library say about what went wrong, in words that say what to do.
+
+use std::io;
+
+use lapin::{Error, ErrorKind, protocol::AMQPErrorKind};
+
+/// What kind of end an error means (AMQP 0-9-1, section 1.2: a channel error closes its channel, a connection error all).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The AMQP channel is closed, the connection goes on.
+    Channel,
+    /// The connection is gone, or was never there.
+    Connection,
+}
+
+/// Something that went wrong between here and a broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// What happened and what to do, for the operator.
+    pub(crate) text: String,
+    pub(crate) scope: Scope,
+    /// The reply code of the broker, if it said one: 404, 406, ….
+    pub(crate) code: Option<u16>,
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// The connection is not there.
+    pub(crate) fn connection(text: impl Into<String>) -> Self {
+        Self { text: text.into(), scope: Scope::Connection, code: None }
+    }
+
+    /// Something about an AMQP channel.
+    pub(crate) fn channel(text: impl Into<String>) -> Self {
+        Self { text: text.into(), scope: Scope::Channel, code: None }
+    }
+
+    /// From what the library gives. `doing` is what was tried: `consuming from queue \`orders\``.
+    pub(crate) fn from_error(doing: &str, error: &Error) -> Self {
+        let said = said(error);
+        let (code, scope) = match error.kind() {
+            ErrorKind::ProtocolError(error) => {
+                let scope = match error.kind() {
+                    AMQPErrorKind::Soft(_) => Scope::Channel,
+                    AMQPErrorKind::Hard(_) => Scope::Connection,
+                };
+                (Some(error.get_id()), scope)
+            }
+            ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => (None, Scope::Channel),
+            _ => (None, Scope::Connection),
+        };
+        let mend = code.and_then(|code| mend(code, &said)).map(|mend| format!("; {mend}")).unwrap_or_default();
+        Self { text: format!("{doing}: {said}{mend}"), scope, code }
+    }
+
+    /// Whether waiting cannot help: someone has to change something first.
+    pub(crate) fn needs_a_person(&self) -> bool {
+        self.code.is_some_and(|code| matches!(code, 402 | 403 | 404 | 405 | 406 | 530))
+    }
+}
+
+/// What the broker said, or what happened to the connection.
+fn said(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.get_message().as_str() {
+            "" => format!("the broker says {}", error.get_id()),
+            message => format!("the broker says: {message}"),
+        },
+        ErrorKind::IOError(error) => match error.kind() {
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe => format!("the connection broke off ({error})"),
+            _ => cause(error),
+        },
+        ErrorKind::MissingHeartbeatError => {
+            "the broker was silent for two heartbeats (`heartbeat_ms`)".to_owned()
+        }
+        ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => {
+            "the connection is gone".to_owned()
+        }
+        ErrorKind::ChannelsLimitReached => {
+            "the broker allows no more AMQP channels on one connection (its `channel_max`)".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// An I/O error with what is behind it, once each.
+pub(crate) fn cause(error: &io::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut next = error.get_ref().and_then(|inner| inner.source());
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !texts.iter().any(|t| t.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}
+
+/// What to do about a reply code (AMQP 0-9-1, section 1.2).
+fn mend(code: u16, said: &str) -> Option<&'static str> {
+    let mend = match code {
+        403 if said.contains("exclusive") => {
+            "another consumer has the queue for itself: stop it, or leave out `exclusive` on both sides"
+        }
+        403 if said.contains("Login") || said.contains("login") => "correct `user` and `password` of the connection",
+        403 => "give the user the permission (`rabbitmqctl set_permissions`)",
+        404 if said.contains("no queue") => "declare it (`declare: {}`), or correct `queue`",
+        404 if said.contains("no exchange") => "declare it at the broker, or correct the name",
+        405 => "the queue is exclusive to another connection: use another queue, or close that connection",
+        406 if said.contains("inequivalent arg") => {
+            "write the properties that it has under `declare`, leave `declare` out, or delete the queue"
+        }
+        530 if said.contains("vhost") => {
+            "correct `vhost`, add it (`rabbitmqctl add_vhost`), or give the user permission there"
+        }
+        _ => return None,
+    };
+    Some(mend)
+}

@@ -1,0 +1,159 @@
+//! Queues: declared, missing, deleted, of other properties.
+
+use gristmill_brokers::rabbitmq::RabbitMq;
+use gristmill_core::Settlement;
+use lapin::{BasicProperties, options::QueueDeleteOptions};
+use serde_json::json;
+
+use crate::support::{Bench, Outside, body, eventually, next, unique};
+
+fn url() -> &'static str {
+    RabbitMq::shared().url()
+}
+
+#[tokio::test]
+async fn a_queue_that_is_missing_is_named() {
+    let queue = unique("missing");
+    let config = json!({"connection": "rabbit", "queue": queue});
+    let error = Bench::new(url()).start(&config).await.err().unwrap();
+    assert!(error.text.contains(&format!("no queue '{queue}'")), "{error}");
+    assert!(error.text.contains("declare it (`declare: {}`), or correct `queue`"), "{error}");
+}
+
+#[tokio::test]
+async fn what_differs_from_a_queue_that_is_there_is_named() {
+    let (bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("differs"));
+    outside.declare(&queue).await;
+    for (declare, part) in [
+        (json!({"durable": false}), "inequivalent arg 'durable'"),
+        (json!({"message_ttl_ms": 1_000}), "inequivalent arg 'x-message-ttl'"),
+        (json!({"type": "quorum"}), "inequivalent arg 'x-queue-type'"),
+    ] {
+        let config = json!({"connection": "rabbit", "queue": queue, "declare": declare});
+        let error = bench.start(&config).await.err().unwrap();
+        assert!(error.text.contains(part), "{error}");
+        assert!(error.text.contains("write the properties that it has"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_a_missing_vhost_are_named() {
+    let config = json!({"connection": "rabbit", "queue": "q"});
+    for (connection, part) in [
+        (json!({"urls": [url()], "user": "guest", "password": "wrong"}), "correct `user` and `password`"),
+        (json!({"urls": [url()], "vhost": "nowhere"}), "correct `vhost`"),
+    ] {
+        let error = Bench::with(connection).start(&config).await.err().unwrap();
+        assert!(error.text.contains(part), "{error}");
+        assert!(!error.text.contains("wrong"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn several_hosts_are_tried_in_turn() {
+    let bench = Bench::with(json!({"urls": ["amqp://127.0.0.1:1", url()]}));
+    let config = json!({"connection": "rabbit", "queue": unique("hosts"), "declare": {"auto_delete": true}});
+    let _source = bench.start(&config).await.unwrap();
+    let states = bench.adapter.connections();
+    assert_eq!((states.len(), states[0].role, states[0].is_up), (1, "consuming", true), "{states:?}");
+}
+
+#[tokio::test]
+async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_says_so_when_it_comes() {
+    let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
+    let (queue, dead) = (unique("rejects"), unique("dead"));
+    outside.declare(&dead).await;
+    let declare = json!({"dead_letter_exchange": "", "dead_letter_routing_key": dead});
+    let config = json!({"connection": "rabbit", "queue": queue, "declare": declare});
+    assert!(bench.check_source(&config).unwrap().keeps_rejected());
+    let mut source = bench.start(&config).await.unwrap();
+    outside.publish(&queue, b"bad", BasicProperties::default()).await;
+    let first = next(&mut *source).await;
+    assert!(!first.redelivered);
+    first.acknowledgement.settle(Settlement::Released, None);
+    let again = next(&mut *source).await;
+    assert!(again.redelivered);
+    assert_eq!(again.message.headers().get("amqp-redelivered"), Some("true"));
+    again.acknowledgement.rejected(None);
+    let mut letters = bench.start(&json!({"connection": "rabbit", "queue": dead})).await.unwrap();
+    let letter = next(&mut *letters).await;
+    assert_eq!(body(&letter), "bad");
+    let deaths: serde_json::Value = serde_json::from_str(letter.message.headers().get("x-death").unwrap()).unwrap();
+    assert_eq!((&deaths[0]["reason"], &deaths[0]["queue"]), (&json!("rejected"), &json!(queue)), "{deaths}");
+    letter.acknowledgement.delivered();
+}
+
+#[tokio::test]
+async fn a_consumer_that_the_broker_cancels_is_made_again() {
+    let (bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("cancelled"));
+    outside.declare(&queue).await;
+    let config = json!({"connection": "rabbit", "queue": queue});
+    let mut source = bench.start(&config).await.unwrap();
+    outside.publish(&queue, b"one", BasicProperties::default()).await;
+    next(&mut *source).await.acknowledgement.delivered();
+    outside.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    let mut said = String::new();
+    eventually("the queue is missed", async || match source.next().await {
+        Err(error) => {
+            said = error.text;
+            said.contains("no queue")
+        }
+        Ok(_) => panic!("there is nothing to give"),
+    })
+    .await;
+    outside.declare(&queue).await;
+    outside.publish(&queue, b"two", BasicProperties::default()).await;
+    let delivery = next(&mut *source).await;
+    assert_eq!(body(&delivery), "two");
+    delivery.acknowledgement.delivered();
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_stays_until_the_limit_is_raised() {
+    let (mut bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("large"));
+    bench.limits.body_bytes = 4;
+    let config = json!({"connection": "rabbit", "queue": queue, "declare": {}});
+    let mut source = bench.start(&config).await.unwrap();
+    outside.publish(&queue, b"large", BasicProperties::default()).await;
+    let error = source.next().await.unwrap_err();
+    assert!(error.text.contains("a body of 5 bytes is over the limit of 4 (limits.body_bytes)"), "{error}");
+    bench.limits.body_bytes = 5;
+    let mut source = bench.take_over(&config, source).await.ok().unwrap();
+    let delivery = next(&mut *source).await;
+    assert_eq!((body(&delivery).as_str(), delivery.redelivered), ("large", false));
+    delivery.acknowledgement.delivered();
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_gives_the_source_back_and_one_that_changes_it_keeps_the_order() {
+    let (mut bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("reload"));
+    let config = json!({"connection": "rabbit", "queue": queue, "declare": {}});
+    let mut source = bench.start(&config).await.unwrap();
+    for n in 0..100 {
+        outside.publish(&queue, n.to_string().as_bytes(), BasicProperties::default()).await;
+    }
+    let mut held = Vec::new();
+    for n in 0..10 {
+        let delivery = next(&mut *source).await;
+        assert_eq!((body(&delivery), delivery.redelivered), (n.to_string(), false));
+        held.push(delivery);
+    }
+    let other = json!({"connection": "rabbit", "queue": queue, "declare": {"max_length": 5}});
+    let mut source = bench.take_over(&other, source).await.err().unwrap();
+    held.push(next(&mut *source).await);
+    assert_eq!(body(&held[10]), "10");
+    bench.limits.in_flight = 20;
+    let mut source = bench.take_over(&config, source).await.ok().unwrap();
+    for n in 11..100 {
+        let delivery = next(&mut *source).await;
+        assert_eq!((body(&delivery), delivery.redelivered), (n.to_string(), false));
+        delivery.acknowledgement.delivered();
+    }
+    for delivery in held {
+        delivery.acknowledgement.delivered();
+    }
+    source.close().await;
+    assert!(source.next().await.unwrap().is_none());
+    drop(source);
+    eventually("nothing is left", async || outside.ready(&queue).await == 0).await;
+}
