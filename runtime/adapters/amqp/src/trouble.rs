@@ -4,21 +4,11 @@ use std::io;
 
 use lapin::{Error, ErrorKind, protocol::AMQPErrorKind};
 
-/// What kind of end an error means (AMQP 0-9-1, section 1.2: a channel error closes its channel, a connection error all).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// The AMQP channel is closed, the connection goes on.
-    Channel,
-    /// The connection is gone, or was never there.
-    Connection,
-}
-
 /// Something that went wrong between here and a broker.
 #[derive(Debug, Clone)]
 pub(crate) struct Trouble {
     /// What happened and what to do, for the operator.
     pub(crate) text: String,
-    pub(crate) scope: Scope,
     /// The reply code of the broker, if it said one: 404, 406, ….
     pub(crate) code: Option<u16>,
 }
@@ -26,32 +16,21 @@ pub(crate) struct Trouble {
 // === impl Trouble ===
 
 impl Trouble {
-    /// The connection is not there.
-    pub(crate) fn connection(text: impl Into<String>) -> Self {
-        Self { text: text.into(), scope: Scope::Connection, code: None }
-    }
-
-    /// Something about an AMQP channel.
-    pub(crate) fn channel(text: impl Into<String>) -> Self {
-        Self { text: text.into(), scope: Scope::Channel, code: None }
+    /// What the broker has not said a word about.
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: None }
     }
 
     /// From what the library gives. `doing` is what was tried: `consuming from queue \`orders\``.
     pub(crate) fn from_error(doing: &str, error: &Error) -> Self {
         let said = said(error);
-        let (code, scope) = match error.kind() {
-            ErrorKind::ProtocolError(error) => {
-                let scope = match error.kind() {
-                    AMQPErrorKind::Soft(_) => Scope::Channel,
-                    AMQPErrorKind::Hard(_) => Scope::Connection,
-                };
-                (Some(error.get_id()), scope)
-            }
-            ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => (None, Scope::Channel),
-            _ => (None, Scope::Connection),
+        let code = match error.kind() {
+            ErrorKind::ProtocolError(error) => Some(error.get_id()),
+            _ => None,
         };
-        let mend = code.and_then(|code| mend(code, &said)).map(|mend| format!("; {mend}")).unwrap_or_default();
-        Self { text: format!("{doing}: {said}{mend}"), scope, code }
+        let mend =
+            code.and_then(|code| mend(code, &said)).map(|mend| format!("; {mend}")).unwrap_or_default();
+        Self { text: format!("{doing}: {said}{mend}"), code }
     }
 
     /// Whether waiting cannot help: someone has to change something first.
@@ -63,10 +42,14 @@ impl Trouble {
 /// What the broker said, or what happened to the connection.
 fn said(error: &Error) -> String {
     match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.get_message().as_str() {
-            "" => format!("the broker says {}", error.get_id()),
-            message => format!("the broker says: {message}"),
-        },
+        ErrorKind::ProtocolError(error) => {
+            // A soft error ends its channel, a hard one all that is on the connection (AMQP 0-9-1, section 1.2).
+            let what = match error.kind() {
+                AMQPErrorKind::Soft(_) => "AMQP channel",
+                AMQPErrorKind::Hard(_) => "connection",
+            };
+            format!("the broker closed the {what}: {}", error.get_message())
+        }
         ErrorKind::IOError(error) => match error.kind() {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
@@ -77,9 +60,9 @@ fn said(error: &Error) -> String {
         ErrorKind::MissingHeartbeatError => {
             "the broker was silent for two heartbeats (`heartbeat_ms`)".to_owned()
         }
-        ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => {
-            "the connection is gone".to_owned()
-        }
+        ErrorKind::InvalidConnectionState(_)
+        | ErrorKind::InvalidChannelState(..)
+        | ErrorKind::InvalidChannel(_) => "the connection is gone".to_owned(),
         ErrorKind::ChannelsLimitReached => {
             "the broker allows no more AMQP channels on one connection (its `channel_max`)".to_owned()
         }
@@ -107,7 +90,9 @@ fn mend(code: u16, said: &str) -> Option<&'static str> {
         403 if said.contains("exclusive") => {
             "another consumer has the queue for itself: stop it, or leave out `exclusive` on both sides"
         }
-        403 if said.contains("Login") || said.contains("login") => "correct `user` and `password` of the connection",
+        403 if said.contains("Login") || said.contains("login") => {
+            "correct `user` and `password` of the connection"
+        }
         403 => "give the user the permission (`rabbitmqctl set_permissions`)",
         404 if said.contains("no queue") => "declare it (`declare: {}`), or correct `queue`",
         404 if said.contains("no exchange") => "declare it at the broker, or correct the name",

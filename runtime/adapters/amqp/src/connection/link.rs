@@ -12,7 +12,11 @@ use std::{
 
 use futures_util::StreamExt as _;
 use gristmill_tls::TlsError;
-use lapin::{Channel, Connection, ConnectionProperties, Event, tcp::AsyncTcpStream, uri::{AMQPScheme, AMQPUri}};
+use lapin::{
+    Channel, Connection, ConnectionProperties, Event,
+    tcp::AsyncTcpStream,
+    uri::{AMQPScheme, AMQPUri},
+};
 use rand::Rng as _;
 use rustls::ClientConfig;
 use tokio::{
@@ -161,7 +165,7 @@ impl Shared {
         match &*self.state.borrow() {
             State::Up(session) if session.is_alive() => Ok(Arc::clone(session)),
             State::Up(_) | State::Connecting => {
-                Err(Trouble::connection(format!("connection `{}`: not connected yet", self.name)))
+                Err(Trouble::new(format!("connection `{}`: not connected yet", self.name)))
             }
             State::Down(trouble) => Err(trouble.clone()),
         }
@@ -182,7 +186,7 @@ impl Shared {
                 }
             }
         }
-        let mut trouble = last.unwrap_or_else(|| Trouble::connection("there is no host"));
+        let mut trouble = last.unwrap_or_else(|| Trouble::new("there is no host"));
         trouble.text = format!("connection `{}`: {}", self.name, problems.join("; "));
         Err(trouble)
     }
@@ -195,27 +199,31 @@ impl Shared {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => {
                 let config = self.tls().await;
-                Some(config.map_err(|error| Trouble::connection(format!("{place}: {error}")))?)
+                Some(config.map_err(|error| Trouble::new(format!("{place}: {error}")))?)
             }
         };
         let is_tls = tls.is_some();
         let too_slow = |_elapsed| {
-            let text = format!("{place}: no connection within {} ms (`connect_timeout_ms`)", limit.as_millis());
-            Trouble::connection(text)
+            let text =
+                format!("{place}: no connection within {} ms (`connect_timeout_ms`)", limit.as_millis());
+            Trouble::new(text)
         };
         let host = &target.authority.host;
         let (stream, handle) = timeout_at(deadline, stream::connect(host, target.authority.port, tls))
             .await
             .map_err(too_slow)?
             .map_err(|error| {
-                let mend = if is_tls { "; is this the port for TLS (5671), and `ca_file` right?" } else { "" };
-                Trouble::connection(format!("{place}: {}{mend}", cause(&error)))
+                let mend =
+                    if is_tls { "; is this the port for TLS (5671), and `ca_file` right?" } else { "" };
+                Trouble::new(format!("{place}: {}{mend}", cause(&error)))
             })?;
         // The library asks for its stream by a function that it may call again; there is one stream.
         let stream = Mutex::new(Some(stream));
         let give = async move |_target, _runtime| {
             let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
-            stream.map(AsyncTcpStream::Plain).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into())
+            stream
+                .map(AsyncTcpStream::Plain)
+                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into())
         };
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("gristmill {} {}", self.name, self.role).into())
@@ -335,7 +343,7 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 };
                 // What broke may be this host: the next one is tried first.
                 host += 1;
-                problem.unwrap_or_else(|| Trouble::connection(format!("connection `{}`: it broke off", shared.name)))
+                problem.unwrap_or_else(|| Trouble::new(format!("connection `{}`: it broke off", shared.name)))
             }
             Err(trouble) => {
                 shared.state.send_replace(State::Down(trouble.clone()));

@@ -45,7 +45,8 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<AmqpConnec
     check_authentication(&config, node, checker);
     let ReconnectConfig { initial_delay_ms, max_delay_ms } = config.reconnect;
     if max_delay_ms < initial_delay_ms {
-        let text = format!("the longest wait, {max_delay_ms} ms, is shorter than the first, {initial_delay_ms} ms");
+        let text =
+            format!("the longest wait, {max_delay_ms} ms, is shorter than the first, {initial_delay_ms} ms");
         checker.mistake("contradiction", node.at(["reconnect"]), text, "raise `max_delay_ms`");
     }
     if checker.mistakes.len() > before {
@@ -87,7 +88,8 @@ fn check_url(
         return None;
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user_info, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (user_info, host) =
+        authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     if host.is_empty() || host.starts_with(':') {
         bad("the host is missing");
         return None;
@@ -155,7 +157,8 @@ impl ConnectionSpec for AmqpConnectionSpec {
 /// Shows no credentials.
 impl std::fmt::Debug for AmqpConnectionSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let targets = self.targets.iter().map(|target| format!("{}:{}", target.authority.host, target.authority.port));
+        let targets =
+            self.targets.iter().map(|target| format!("{}:{}", target.authority.host, target.authority.port));
         f.debug_struct("AmqpConnectionSpec")
             .field("targets", &targets.collect::<Vec<_>>())
             .field("tls", &self.tls)

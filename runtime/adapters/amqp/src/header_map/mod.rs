@@ -98,12 +98,16 @@ impl Forwarded {
     pub(crate) fn parse(texts: &[String]) -> Result<Self, Vec<(usize, &'static str)>> {
         let (mut patterns, mut problems) = (Vec::with_capacity(texts.len()), Vec::new());
         for (index, text) in texts.iter().enumerate() {
-            let (name, is_prefix) = text.strip_suffix('*').map_or((text.as_str(), false), |name| (name, true));
+            let (name, is_prefix) =
+                text.strip_suffix('*').map_or((text.as_str(), false), |name| (name, true));
             let probe = if is_prefix { format!("{name}x") } else { name.to_owned() };
             if name.contains('*') {
                 problems.push((index, "has a `*` that is not at its end"));
             } else if check_header(&probe, "").is_err() {
-                problems.push((index, "is no name of a header, which is in lower case, without spaces and colons"));
+                problems.push((
+                    index,
+                    "is no name of a header, which is in lower case, without spaces and colons",
+                ));
             } else if is_prefix {
                 patterns.push(Pattern::Begins(name.into()));
             } else {
@@ -184,7 +188,9 @@ fn header_name(name: &str, taken: &mut HashSet<String>) -> String {
     let mut plain = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {
-            b if b.is_ascii_graphic() && !matches!(b, b':' | b'%') => plain.push(b.to_ascii_lowercase().into()),
+            b if b.is_ascii_graphic() && !matches!(b, b':' | b'%') => {
+                plain.push(b.to_ascii_lowercase().into())
+            }
             b => plain.push_str(&format!("%{b:02x}")),
         }
     }
@@ -283,7 +289,9 @@ fn as_json(value: &AMQPValue, depth: usize) -> Json {
         AMQPValue::ByteArray(bytes) => marked("$binary", BASE64.encode(bytes.as_slice()).into()),
         AMQPValue::Timestamp(seconds) => marked("$timestamp", (*seconds).into()),
         AMQPValue::FieldTable(_) | AMQPValue::FieldArray(_) if depth >= MAX_NESTING => Json::Null,
-        AMQPValue::FieldArray(items) => items.as_slice().iter().map(|item| as_json(item, depth + 1)).collect(),
+        AMQPValue::FieldArray(items) => {
+            items.as_slice().iter().map(|item| as_json(item, depth + 1)).collect()
+        }
         AMQPValue::FieldTable(table) => {
             let entries = table.inner().iter().map(|(k, v)| (k.as_str().to_owned(), as_json(v, depth + 1)));
             let map: Map<String, Json> = entries.collect();
@@ -371,7 +379,11 @@ pub(crate) fn set_property(
         "reply-to" => properties.with_reply_to(short()?),
         "expiration" => {
             let is_number = text.parse::<u32>().is_ok();
-            properties.with_expiration(if is_number { short()? } else { return Err(unfit("is a number of milliseconds")) })
+            properties.with_expiration(if is_number {
+                short()?
+            } else {
+                return Err(unfit("is a number of milliseconds"));
+            })
         }
         "message-id" => properties.with_message_id(short()?),
         "timestamp" => {
@@ -389,8 +401,10 @@ pub(crate) fn set_property(
 
 /// A text of at most 255 bytes (AMQP 0-9-1, section 4.2.5.3).
 pub(crate) fn short_string(name: &str, text: &str) -> Result<ShortString, Unfit> {
-    ShortString::try_new(text)
-        .map_err(|_| Unfit { name: name.to_owned(), problem: "is longer than the 255 bytes that AMQP allows there" })
+    ShortString::try_new(text).map_err(|_| Unfit {
+        name: name.to_owned(),
+        problem: "is longer than the 255 bytes that AMQP allows there",
+    })
 }
 
 fn from_text(kind: Kind, text: &str) -> Option<AMQPValue> {
@@ -441,7 +455,8 @@ fn from_json(json: &Json) -> Option<AMQPValue> {
 }
 
 fn table_of(map: &Map<String, Json>) -> Option<AMQPValue> {
-    let entries = map.iter().map(|(key, value)| Some((ShortString::try_new(key.as_str()).ok()?, from_json(value)?)));
+    let entries =
+        map.iter().map(|(key, value)| Some((ShortString::try_new(key.as_str()).ok()?, from_json(value)?)));
     Some(AMQPValue::FieldTable(FieldTable::from(entries.collect::<Option<BTreeMap<_, _>>>()?)))
 }
 

@@ -42,7 +42,8 @@ impl Reply {
     pub(crate) fn into_answer(self, wanted: &Forwarded, limit: usize) -> Result<Answer, Failure> {
         if self.body.len() > limit {
             let size = self.body.len();
-            let text = format!("the reply has {size} bytes, more than the limit of {limit} (limits.body_bytes)");
+            let text =
+                format!("the reply has {size} bytes, more than the limit of {limit} (limits.body_bytes)");
             return Err(Failure::new(ErrorClass::Limit, text));
         }
         let mut headers = Headers::new();

@@ -98,7 +98,8 @@ impl Sink for AmqpSink {
 
     async fn call(&self, outgoing: Outgoing<'_>) -> Result<Answer, Failure> {
         let reply = self.publish(&outgoing).await?;
-        let reply = reply.ok_or_else(|| Failure::new(ErrorClass::Internal, "a call ended without its reply"))?;
+        let reply =
+            reply.ok_or_else(|| Failure::new(ErrorClass::Internal, "a call ended without its reply"))?;
         reply.into_answer(&self.checked.answer_headers, self.body_bytes)
     }
 }

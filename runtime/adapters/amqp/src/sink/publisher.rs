@@ -237,7 +237,7 @@ impl Publisher {
         let open = Line::open(session, &self.checked, self.is_call, self.salt ^ self.next_call);
         let line = timeout_at(Instant::now() + OPEN_WITHIN, open)
             .await
-            .map_err(|_elapsed| Trouble::channel("opening an AMQP channel: the broker does not answer"))??;
+            .map_err(|_elapsed| Trouble::new("opening an AMQP channel: the broker does not answer"))??;
         self.next_call += 1;
         self.lines.push(line);
         Ok(self.lines.len() - 1)
@@ -261,7 +261,10 @@ impl Publisher {
             }
             Ok(Confirmation::Nack(None)) => Err(Failure::new(
                 ErrorClass::SinkUnavailable,
-                format!("{}: the broker refused the message; a queue is full, or cannot write", place(&self.checked)),
+                format!(
+                    "{}: the broker refused the message; a queue is full, or cannot write",
+                    place(&self.checked)
+                ),
             )),
             Ok(Confirmation::NotRequested) => {
                 Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm"))
@@ -300,8 +303,9 @@ impl Publisher {
     /// The channel that replies come on is gone, and with it the way back for every call.
     fn replies_ended(&mut self) {
         self.lines.clear();
-        let text = "the connection broke off while the reply was waited for; whether there was one is not known";
-        let failure = self.failure(&Trouble::connection(text));
+        let text =
+            "the connection broke off while the reply was waited for; whether there was one is not known";
+        let failure = self.failure(&Trouble::new(text));
         for (_, job) in self.calls.drain() {
             job.end(Err(failure.clone()));
         }
@@ -330,7 +334,12 @@ impl Publisher {
 // === impl Line ===
 
 impl Line {
-    async fn open(session: Arc<Session>, checked: &Checked, is_call: bool, number: u64) -> Result<Self, Trouble> {
+    async fn open(
+        session: Arc<Session>,
+        checked: &Checked,
+        is_call: bool,
+        number: u64,
+    ) -> Result<Self, Trouble> {
         let channel = session.channel().await?;
         if !checked.exchange.as_str().is_empty() {
             let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
@@ -344,7 +353,8 @@ impl Line {
         let replies = if is_call {
             // Direct reply-to wants its consumer on the channel that asks, without acknowledgements.
             let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-            let consumed = channel.basic_consume(REPLY_TO.into(), "".into(), options, FieldTable::default()).await;
+            let consumed =
+                channel.basic_consume(REPLY_TO.into(), "".into(), options, FieldTable::default()).await;
             Some(consumed.map_err(|error| Trouble::from_error("consuming replies", &error))?)
         } else {
             None

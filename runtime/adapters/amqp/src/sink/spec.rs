@@ -55,7 +55,12 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
     }
     if config.exchange.contains("${") {
         let text = "an exchange is fixed: it is looked for before anything is published";
-        checker.mistake("no_expression", node.at(["exchange"]), text, "use `routing_key`, or one `send` for each");
+        checker.mistake(
+            "no_expression",
+            node.at(["exchange"]),
+            text,
+            "use `routing_key`, or one `send` for each",
+        );
     }
     if config.exchange.is_empty() && config.routing_key.is_empty() {
         let text = "with the default exchange the routing key names the queue, and this is empty";
@@ -63,7 +68,12 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
     }
     if !config.mandatory && config.mandatory_channels > 1 && usage != SinkUse::Call {
         let text = "this counts with `mandatory: true` only";
-        checker.mistake("contradiction", node.at(["mandatory_channels"]), text, "add `mandatory: true`, or remove it");
+        checker.mistake(
+            "contradiction",
+            node.at(["mandatory_channels"]),
+            text,
+            "add `mandatory: true`, or remove it",
+        );
     }
     if config.correlation_id.is_some() && usage == SinkUse::Call {
         let text = "a call has a correlation id of its own, by which its reply is known";
@@ -134,7 +144,8 @@ fn check_forwarded(names: &[String], key: &str, node: &Node, checker: &mut Check
         Ok(forwarded) => forwarded,
         Err(problems) => {
             for (index, problem) in problems {
-                let shown: String = names.get(index).map(|name| name.escape_debug().take(80).collect()).unwrap_or_default();
+                let shown: String =
+                    names.get(index).map(|name| name.escape_debug().take(80).collect()).unwrap_or_default();
                 let at = node.at([key, &index.to_string()]);
                 let mend = "write a name, `order-*` for all that begin so, or `*` for all";
                 checker.mistake("invalid_header", at, format!("`{shown}` {problem}"), mend);

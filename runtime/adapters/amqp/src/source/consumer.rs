@@ -6,8 +6,8 @@ use futures_util::StreamExt as _;
 use lapin::{
     Channel, Consumer as LapinConsumer,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+        BasicRejectOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::FieldTable,
 };
@@ -78,7 +78,7 @@ impl Opened {
             Ok(channel)
         };
         let channel = timeout_at(deadline, open).await.map_err(|_elapsed| {
-            Trouble::connection(format!("queue `{}`: the broker does not answer", settings.queue.name))
+            Trouble::new(format!("queue `{}`: the broker does not answer", settings.queue.name))
         })??;
         let lease = Arc::new(Lease { channel, _broker: Arc::clone(&settings.broker) });
         Ok(Self { session, lease })
@@ -100,7 +100,7 @@ impl Opened {
         let doing = format!("consuming from queue `{}`", queue.name);
         let inner = timeout_at(deadline, consume)
             .await
-            .map_err(|_elapsed| Trouble::connection(format!("{doing}: the broker does not answer")))?
+            .map_err(|_elapsed| Trouble::new(format!("{doing}: the broker does not answer")))?
             .map_err(|error| Trouble::from_error(&doing, &error))?;
         Ok(Consumer { session: self.session, lease: self.lease, inner, since: Instant::now() })
     }
@@ -120,7 +120,9 @@ async fn look_after(channel: &Channel, settings: &Settings) -> Result<(), Troubl
             },
             declare.arguments.clone(),
         ),
-        None => (QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() }, FieldTable::default()),
+        None => {
+            (QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() }, FieldTable::default())
+        }
     };
     let doing = || format!("queue `{}`", queue.name);
     let declared = channel.queue_declare(queue.name.clone(), options, arguments).await;
@@ -145,13 +147,13 @@ impl Consumer {
         let item = tokio::select! {
             biased;
             item = self.inner.next() => item,
-            () = self.session.ended() => return Next::Lost(Trouble::connection("the connection broke off")),
+            () = self.session.ended() => return Next::Lost(Trouble::new("the connection broke off")),
         };
         match item {
             Some(Ok(delivery)) => Next::Message(Received { delivery, lease: Arc::clone(&self.lease) }),
             Some(Err(error)) => Next::Lost(Trouble::from_error("consuming", &error)),
             None if self.session.is_alive() && self.lease.is_good() => Next::Cancelled,
-            None => Next::Lost(Trouble::connection("the connection broke off")),
+            None => Next::Lost(Trouble::new("the connection broke off")),
         }
     }
 
@@ -177,7 +179,9 @@ impl Consumer {
             let unbind = async {
                 let channel = self.session.channel().await?;
                 let queue = settings.queue.name.clone();
-                let unbound = channel.queue_unbind(queue, exchange.clone(), routing_key.clone(), arguments.clone()).await;
+                let unbound = channel
+                    .queue_unbind(queue, exchange.clone(), routing_key.clone(), arguments.clone())
+                    .await;
                 unbound.map_err(|error| Trouble::from_error("unbinding", &error))
             };
             let problem = match timeout(CANCEL_WITHIN, unbind).await {

@@ -132,7 +132,13 @@ impl PreparedSource for PreparedAmqpSource {
 
 impl AmqpSource {
     fn new(settings: Arc<Settings>, state: State) -> Self {
-        Self { settings, state, waiting: VecDeque::new(), closed: CancellationToken::new(), salt: rand::random() }
+        Self {
+            settings,
+            state,
+            waiting: VecDeque::new(),
+            closed: CancellationToken::new(),
+            salt: rand::random(),
+        }
     }
 
     /// Consumes by other settings from now on. What was sent ahead comes first, on its old channel; on failure the old
@@ -207,7 +213,9 @@ impl AmqpSource {
             let _unprintable = headers.set(name, value);
         }
         let own_id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
-        let id = match own_id.filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()) && check_header("x", id).is_ok()) {
+        let id = match own_id
+            .filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()) && check_header("x", id).is_ok())
+        {
             Some(id) => MessageId::from(id),
             None => {
                 let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -224,12 +232,16 @@ impl AmqpSource {
         let size = received.delivery.data.len();
         if size > limits.body_bytes {
             let limit = limits.body_bytes;
-            return Some(format!("queue `{queue}`: a body of {size} bytes is over the limit of {limit} (limits.body_bytes)"));
+            return Some(format!(
+                "queue `{queue}`: a body of {size} bytes is over the limit of {limit} (limits.body_bytes)"
+            ));
         }
         let count = message.headers().len();
         if count > limits.headers {
             let limit = limits.headers;
-            return Some(format!("queue `{queue}`: {count} headers are over the limit of {limit} (limits.headers)"));
+            return Some(format!(
+                "queue `{queue}`: {count} headers are over the limit of {limit} (limits.headers)"
+            ));
         }
         let bytes: usize = message.headers().iter().map(|(name, value)| name.len() + value.len()).sum();
         (bytes > limits.header_bytes).then(|| {

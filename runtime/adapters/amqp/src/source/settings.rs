@@ -19,7 +19,12 @@ pub(crate) struct Settings {
 // === impl Settings ===
 
 impl Settings {
-    pub(crate) fn new(queue: Queue, broker: Arc<Broker>, brokers: Arc<Brokers>, context: EndpointContext) -> Self {
+    pub(crate) fn new(
+        queue: Queue,
+        broker: Arc<Broker>,
+        brokers: Arc<Brokers>,
+        context: EndpointContext,
+    ) -> Self {
         Self { queue, broker, brokers, context }
     }
 

@@ -73,7 +73,11 @@ pub(crate) struct Binding {
 }
 
 /// Checks the configuration of a source. `None` when there are mistakes.
-pub(crate) fn check(node: &Node, checker: &mut Checker<'_>, brokers: &Arc<Brokers>) -> Option<AmqpSourceSpec> {
+pub(crate) fn check(
+    node: &Node,
+    checker: &mut Checker<'_>,
+    brokers: &Arc<Brokers>,
+) -> Option<AmqpSourceSpec> {
     let before = checker.mistakes.len();
     let config: SourceConfig = parse(node, checker.mistakes)?;
     let connection = checker.connection(NAME, node.at(["connection"]), &config.connection);
@@ -82,7 +86,8 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>, brokers: &Arc<Broker
         let text = "names that begin with `amq.` are the broker's own";
         checker.mistake("invalid_name", node.at(["queue"]), text, "give the queue another name");
     }
-    let declare = config.declare.as_ref().map(|declare| check_declare(declare, node.at(["declare"]), checker));
+    let declare =
+        config.declare.as_ref().map(|declare| check_declare(declare, node.at(["declare"]), checker));
     let mut bindings = Vec::with_capacity(config.bindings.len());
     for (index, binding) in config.bindings.iter().enumerate() {
         bindings.extend(check_binding(binding, node.at(["bindings", &index.to_string()]), checker));
@@ -174,7 +179,12 @@ fn check_declare(config: &DeclareConfig, node: &Node, checker: &mut Checker<'_>)
         ),
     ] {
         if wrong {
-            checker.mistake("contradiction", node.at([key]), problem, format!("remove `{key}`, or change what it contradicts"));
+            checker.mistake(
+                "contradiction",
+                node.at([key]),
+                problem,
+                format!("remove `{key}`, or change what it contradicts"),
+            );
         }
     }
     for (name, argument) in &config.arguments {
@@ -224,7 +234,12 @@ fn value_of(argument: &Argument) -> AMQPValue {
 fn short(text: &str, node: &Node, checker: &mut Checker<'_>) -> Option<ShortString> {
     let short = ShortString::try_new(text).ok();
     if short.is_none() {
-        checker.mistake("invalid_name", node, "this is longer than the 255 bytes that AMQP allows", "shorten it");
+        checker.mistake(
+            "invalid_name",
+            node,
+            "this is longer than the 255 bytes that AMQP allows",
+            "shorten it",
+        );
     }
     short
 }
@@ -273,7 +288,8 @@ impl SourceSpec for AmqpSourceSpec {
         let broker = self.brokers.get(&self.connection, &self.connection_spec);
         // Some of the time is left for taking over.
         let deadline = Instant::now() + context.limits.prepare() / 2;
-        let settings = Arc::new(Settings::new(self.queue.clone(), broker, Arc::clone(&self.brokers), context));
+        let settings =
+            Arc::new(Settings::new(self.queue.clone(), broker, Arc::clone(&self.brokers), context));
         PreparedAmqpSource::new(settings, deadline).await.map(|prepared| Box::new(prepared) as _)
     }
 }

@@ -132,9 +132,19 @@ impl SinkHarness for Exchange {
         let outside = Outside::new(RabbitMq::shared().url()).await;
         let (name, none) = (self.name.as_str(), FieldTable::default());
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        outside.channel.exchange_declare(name.into(), ExchangeKind::Topic, options, none.clone()).await.unwrap();
+        outside
+            .channel
+            .exchange_declare(name.into(), ExchangeKind::Topic, options, none.clone())
+            .await
+            .unwrap();
         outside.declare(name).await;
-        let bind = outside.channel.queue_bind(name.into(), name.into(), "#".into(), QueueBindOptions::default(), none);
+        let bind = outside.channel.queue_bind(
+            name.into(),
+            name.into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            none,
+        );
         bind.await.unwrap();
         self.outside = Some(outside);
         let open = self.bench.open(&self.config, SinkUse::Send).await;
@@ -154,7 +164,13 @@ impl SinkHarness for Exchange {
 
     async fn break_it(&mut self) {
         let options = ExchangeDeleteOptions::default();
-        self.outside.as_ref().unwrap().channel.exchange_delete(self.name.as_str().into(), options).await.unwrap();
+        self.outside
+            .as_ref()
+            .unwrap()
+            .channel
+            .exchange_delete(self.name.as_str().into(), options)
+            .await
+            .unwrap();
     }
 }
 

@@ -108,7 +108,9 @@ async fn a_broker_that_hangs_is_given_up_and_one_that_is_short_of_memory_is_wait
     let queue = unique("hangs");
     let mut source =
         bench.start(&json!({"connection": "rabbit", "queue": queue, "declare": {}})).await.unwrap();
-    let sink = bench.open(&json!({"connection": "rabbit", "routing_key": queue, "timeout_ms": 2_000}), SinkUse::Send).await;
+    let sink = bench
+        .open(&json!({"connection": "rabbit", "routing_key": queue, "timeout_ms": 2_000}), SinkUse::Send)
+        .await;
     sink.send(&message("one")).await.unwrap();
     let one = next(&mut *source).await;
     broker.suspend();
@@ -145,7 +147,9 @@ async fn a_broker_that_hangs_is_given_up_and_one_that_is_short_of_memory_is_wait
     // Acknowledgements go on, on their own connection.
     let delivery = next(&mut *source).await;
     delivery.acknowledgement.delivered();
-    assert!(bench.adapter.connections().iter().any(|state| state.role == "consuming" && state.blocked.is_none()));
+    assert!(
+        bench.adapter.connections().iter().any(|state| state.role == "consuming" && state.blocked.is_none())
+    );
     let _broker = spawn_blocking(move || {
         broker.memory_alarm(false);
         broker

@@ -19,9 +19,7 @@ async fn a_message_that_no_queue_takes_is_never_taken_for_confirmed() {
     let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
     let queue = unique("mandatory");
     outside.declare(&queue).await;
-    let config = |key: &str| {
-        json!({"connection": "rabbit", "routing_key": key, "mandatory": true, "mandatory_channels": 8})
-    };
+    let config = |key: &str| json!({"connection": "rabbit", "routing_key": key, "mandatory": true, "mandatory_channels": 8});
     let there = Arc::new(bench.open(&config(&queue), SinkUse::Send).await);
     let mut nowhere = bench.open(&config("nowhere"), SinkUse::Send).await;
     // One sink, one set of channels, two routing keys: what the client library would mix up.
@@ -39,7 +37,10 @@ async fn a_message_that_no_queue_takes_is_never_taken_for_confirmed() {
             Err(failure) => {
                 assert_eq!(n % 3, 0, "{n} is there: {failure}");
                 assert_eq!(failure.class(), ErrorClass::SinkRejected);
-                assert!(failure.text().contains("returned: no queue takes the routing key `nowhere`"), "{failure}");
+                assert!(
+                    failure.text().contains("returned: no queue takes the routing key `nowhere`"),
+                    "{failure}"
+                );
             }
         }
     }
@@ -58,8 +59,12 @@ async fn properties_are_as_they_are_written() {
     }), SinkUse::Send).await;
     let mut sent = message("{}");
     for (name, value) in [
-        ("content-type", "application/json"), ("customer", "7"), ("other", "no"), ("amqp-reply-to", "somewhere"),
-        ("amqp-routing-key", "old"), ("amqp-header-types", r#"{"customer":{"name":"Customer","type":"integer"}}"#),
+        ("content-type", "application/json"),
+        ("customer", "7"),
+        ("other", "no"),
+        ("amqp-reply-to", "somewhere"),
+        ("amqp-routing-key", "old"),
+        ("amqp-header-types", r#"{"customer":{"name":"Customer","type":"integer"}}"#),
     ] {
         sent.headers_mut().append(name, value).unwrap();
     }
@@ -74,7 +79,10 @@ async fn properties_are_as_they_are_written() {
     assert_eq!(text(got.correlation_id()), "c1");
     assert_eq!(text(got.message_id()), "m1");
     assert_eq!(text(got.reply_to()), "somewhere");
-    assert_eq!((*got.delivery_mode(), *got.priority(), *got.timestamp()), (Some(2), Some(3), Some(1_700_000_000)));
+    assert_eq!(
+        (*got.delivery_mode(), *got.priority(), *got.timestamp()),
+        (Some(2), Some(3), Some(1_700_000_000))
+    );
     let headers = got.headers().as_ref().unwrap().inner();
     assert_eq!(headers.len(), 2, "{headers:?}");
     assert_eq!(headers["Customer"], AMQPValue::LongLongInt(7));

@@ -78,7 +78,8 @@ async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_says_so_when_it
     let mut letters = bench.start(&json!({"connection": "rabbit", "queue": dead})).await.unwrap();
     let letter = next(&mut *letters).await;
     assert_eq!(body(&letter), "bad");
-    let deaths: serde_json::Value = serde_json::from_str(letter.message.headers().get("x-death").unwrap()).unwrap();
+    let deaths: serde_json::Value =
+        serde_json::from_str(letter.message.headers().get("x-death").unwrap()).unwrap();
     assert_eq!((&deaths[0]["reason"], &deaths[0]["queue"]), (&json!("rejected"), &json!(queue)), "{deaths}");
     letter.acknowledgement.delivered();
 }

@@ -23,7 +23,9 @@ use gristmill_core::{
 };
 use lapin::{
     BasicProperties, Channel,
-    options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    },
     types::FieldTable,
 };
 use serde_json::{Value as Json, json};
@@ -107,7 +109,11 @@ impl Bench {
         spec.prepare(self.context()).await?.start().await
     }
 
-    pub(crate) async fn take_over(&self, config: &Json, old: Box<dyn Source>) -> Result<Box<dyn Source>, Box<dyn Source>> {
+    pub(crate) async fn take_over(
+        &self,
+        config: &Json,
+        old: Box<dyn Source>,
+    ) -> Result<Box<dyn Source>, Box<dyn Source>> {
         let spec = self.check_source(config).unwrap();
         let prepared = match spec.prepare(self.context()).await {
             Ok(prepared) => prepared,
