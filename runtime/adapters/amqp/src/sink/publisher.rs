@@ -90,9 +90,9 @@ struct Confirmed {
 
 /// What the publisher wakes up for.
 enum Wake {
-    Job(Option<Job>),
-    Confirmed(Confirmed),
-    Reply(Option<Result<lapin::message::Delivery, lapin::Error>>),
+    Job(Option<Box<Job>>),
+    Confirmed(Box<Confirmed>),
+    Reply(Option<Result<Box<lapin::message::Delivery>, lapin::Error>>),
     Unblocked,
 }
 
@@ -124,10 +124,10 @@ impl Publisher {
         loop {
             match self.wake().await {
                 Wake::Job(Some(job)) if job.done.is_closed() => {}
-                Wake::Job(Some(job)) => self.publish(job).await,
+                Wake::Job(Some(job)) => self.publish(*job).await,
                 Wake::Job(None) => break,
-                Wake::Confirmed(confirmed) => self.confirmed(confirmed),
-                Wake::Reply(Some(Ok(delivery))) => self.replied(delivery),
+                Wake::Confirmed(confirmed) => self.confirmed(*confirmed),
+                Wake::Reply(Some(Ok(delivery))) => self.replied(*delivery),
                 Wake::Reply(Some(Err(_)) | None) => self.replies_ended(),
                 Wake::Unblocked => {}
             }
@@ -144,15 +144,15 @@ impl Publisher {
         let replies = self.lines.first_mut().and_then(|line| line.replies.as_mut());
         let reply = async {
             match replies {
-                Some(replies) => replies.next().await,
+                Some(replies) => replies.next().await.map(|reply| reply.map(Box::new)),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            Some(confirmed) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Wake::Confirmed(confirmed),
+            Some(confirmed) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Wake::Confirmed(Box::new(confirmed)),
             reply = reply => Wake::Reply(reply),
-            job = self.jobs.recv(), if may_publish => Wake::Job(job),
+            job = self.jobs.recv(), if may_publish => Wake::Job(job.map(Box::new)),
             () = self.broker.publishing.unblocked(), if is_blocked => Wake::Unblocked,
         }
     }

@@ -56,7 +56,7 @@ pub(crate) struct Received {
 /// What a consumer gives next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Message(Received),
+    Message(Box<Received>),
     /// The broker cancelled the consumer: the queue was deleted, or moved to another node.
     Cancelled,
     /// The channel or the connection is gone.
@@ -150,7 +150,9 @@ impl Consumer {
             () = self.session.ended() => return Next::Lost(Trouble::new("the connection broke off")),
         };
         match item {
-            Some(Ok(delivery)) => Next::Message(Received { delivery, lease: Arc::clone(&self.lease) }),
+            Some(Ok(delivery)) => {
+                Next::Message(Box::new(Received { delivery, lease: Arc::clone(&self.lease) }))
+            }
             Some(Err(error)) => Next::Lost(Trouble::from_error("consuming", &error)),
             None if self.session.is_alive() && self.lease.is_good() => Next::Cancelled,
             None => Next::Lost(Trouble::new("the connection broke off")),

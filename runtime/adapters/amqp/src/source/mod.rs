@@ -178,6 +178,14 @@ impl AmqpSource {
             if !received.lease.is_good() {
                 continue;
             }
+            if is_of_stream(&received) {
+                self.waiting.push_front(received);
+                return Err(SourceError::new(format!(
+                    "queue `{}` is a stream, which does not take a released message back, so that it would be lost; \
+                     consume from a quorum or classic queue that is bound to the same exchange",
+                    self.settings.queue.name
+                )));
+            }
             let message = self.message(&received);
             match self.over_limit(&message, &received) {
                 None => return Ok(Some(self.delivery(message, received))),
@@ -286,6 +294,12 @@ impl AmqpSource {
     }
 }
 
+/// Whether a message is from a stream: when the queue is not declared here, this is the first sign of it.
+fn is_of_stream(received: &Received) -> bool {
+    let headers = received.delivery.properties.headers();
+    headers.as_ref().is_some_and(|headers| headers.contains_key("x-stream-offset"))
+}
+
 #[async_trait]
 impl Source for AmqpSource {
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
@@ -308,7 +322,7 @@ impl Source for AmqpSource {
                 State::Consuming(consumer) => {
                     let text = match consumer.next().await {
                         Next::Message(received) => {
-                            self.waiting.push_back(received);
+                            self.waiting.push_back(*received);
                             continue;
                         }
                         Next::Cancelled => format!(

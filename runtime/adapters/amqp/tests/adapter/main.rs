@@ -8,6 +8,7 @@
 //! | `source` | queues: declared, missing, deleted, of other properties |
 //! | `sink` | confirms, returns, properties, and what a broker refuses |
 //! | `call` | request and reply |
+//! | `tls` | brokers that are spoken to in TLS |
 //! | `faults` | a broker that goes away and comes back, hangs, or takes nothing |
 
 #![allow(
@@ -25,3 +26,4 @@ mod faults;
 mod sink;
 mod source;
 mod support;
+mod tls;

@@ -2,7 +2,11 @@
 
 use gristmill_brokers::rabbitmq::RabbitMq;
 use gristmill_core::Settlement;
-use lapin::{BasicProperties, options::QueueDeleteOptions};
+use lapin::{
+    BasicProperties,
+    options::{QueueDeclareOptions, QueueDeleteOptions},
+    types::{AMQPValue, FieldTable},
+};
 use serde_json::json;
 
 use crate::support::{Bench, Outside, body, eventually, next, unique};
@@ -157,4 +161,17 @@ async fn a_reload_that_fails_gives_the_source_back_and_one_that_changes_it_keeps
     assert!(source.next().await.unwrap().is_none());
     drop(source);
     eventually("nothing is left", async || outside.ready(&queue).await == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_there_is_refused_with_its_first_message() {
+    let (bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("stream"));
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    outside.channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap();
+    let mut source = bench.start(&json!({"connection": "rabbit", "queue": queue})).await.unwrap();
+    outside.publish(&queue, b"x", BasicProperties::default()).await;
+    let error = source.next().await.unwrap_err();
+    assert!(error.text.contains("is a stream"), "{error}");
 }
