@@ -325,12 +325,20 @@ impl Drop for Guardian {
     }
 }
 
+/// Whether RabbitMQ is installed.
+pub fn is_installed() -> bool {
+    newest().is_some()
+}
+
 /// The newest server that is installed.
+fn newest() -> Option<PathBuf> {
+    let folders = fs::read_dir(SERVERS).into_iter().flatten().flatten().map(|entry| entry.path());
+    folders.filter(|folder| folder.join("sbin/rabbitmq-server").is_file()).max()
+}
+
 #[allow(clippy::panic, reason = "for tests, which fail by panicking")]
 fn installed() -> PathBuf {
-    let folders = fs::read_dir(SERVERS).into_iter().flatten().flatten().map(|entry| entry.path());
-    let newest = folders.filter(|folder| folder.join("sbin/rabbitmq-server").is_file()).max();
-    newest.unwrap_or_else(|| {
+    newest().unwrap_or_else(|| {
         panic!("RabbitMQ is not installed: there is no server in {SERVERS}. Install it: `apt-get install rabbitmq-server`")
     })
 }

@@ -12,11 +12,7 @@ use std::{
 
 use futures_util::StreamExt as _;
 use gristmill_tls::TlsError;
-use lapin::{
-    Channel, Connection, ConnectionProperties, Event,
-    tcp::AsyncTcpStream,
-    uri::{AMQPScheme, AMQPUri},
-};
+use lapin::{Channel, Connection, ConnectionProperties, Event, tcp::AsyncTcpStream, uri::AMQPScheme};
 use rand::Rng as _;
 use rustls::ClientConfig;
 use tokio::{
@@ -27,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     ConnectionState,
-    spec::AmqpConnectionSpec,
+    spec::{AmqpConnectionSpec, Target},
     stream::{self, Kit, StreamHandle},
 };
 use crate::trouble::{Trouble, cause};
@@ -191,11 +187,11 @@ impl Shared {
         Err(trouble)
     }
 
-    async fn open(&self, target: &AMQPUri) -> Result<Session, Trouble> {
-        let place = format!("{}:{}", target.authority.host, target.authority.port);
+    async fn open(&self, target: &Target) -> Result<Session, Trouble> {
+        let Target { uri, place, account } = target;
         let limit = self.spec.connect_timeout;
         let deadline = Instant::now() + limit;
-        let tls = match target.scheme {
+        let tls = match uri.scheme {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => {
                 let config = self.tls().await;
@@ -208,8 +204,8 @@ impl Shared {
                 format!("{place}: no connection within {} ms (`connect_timeout_ms`)", limit.as_millis());
             Trouble::new(text)
         };
-        let host = &target.authority.host;
-        let (stream, handle) = timeout_at(deadline, stream::connect(host, target.authority.port, tls))
+        let host = &uri.authority.host;
+        let (stream, handle) = timeout_at(deadline, stream::connect(host, uri.authority.port, tls))
             .await
             .map_err(too_slow)?
             .map_err(|error| {
@@ -230,7 +226,7 @@ impl Shared {
             .with_client_property("product".into(), "Gristmill".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let runtime = async_rs::Runtime::new(Kit::current());
-        let connecting = Connection::connector(target.clone(), runtime, give, properties);
+        let connecting = Connection::connector(uri.clone(), runtime, give, properties);
         let connected = match timeout_at(deadline, connecting).await {
             Ok(connected) => connected,
             Err(elapsed) => {
@@ -243,9 +239,7 @@ impl Shared {
             Ok(connection) => Ok(Session { connection, stream: handle }),
             Err(error) => {
                 handle.cut();
-                let user = &target.authority.userinfo.username;
-                let doing = format!("{place}, user `{user}`, virtual host `{}`", target.vhost);
-                Err(Trouble::from_error(&doing, &error))
+                Err(Trouble::from_error(&format!("{place}{account}"), &error))
             }
         }
     }

@@ -15,11 +15,20 @@ use crate::config::{Authentication, ConnectionConfig, ReconnectConfig};
 /// Checked configuration of a connection.
 pub(crate) struct AmqpConnectionSpec {
     /// The brokers, in the order in which they are tried; each with its credentials, virtual host and heartbeat.
-    pub(crate) targets: Vec<AMQPUri>,
+    pub(crate) targets: Vec<Target>,
     pub(crate) tls: ClientTls,
     pub(crate) connect_timeout: Duration,
     pub(crate) first_delay: Duration,
     pub(crate) longest_delay: Duration,
+}
+
+/// One broker.
+pub(crate) struct Target {
+    pub(crate) uri: AMQPUri,
+    /// Host and port, for texts; or its place in the list, when they were substituted.
+    pub(crate) place: String,
+    /// User and virtual host, for texts, as far as they were not substituted.
+    pub(crate) account: String,
 }
 
 /// Checks the configuration of a connection. `None` when there are mistakes.
@@ -29,13 +38,14 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<AmqpConnec
     let mut targets = Vec::with_capacity(config.urls.len());
     for (index, url) in config.urls.iter().enumerate() {
         let at = node.at(["urls", &index.to_string()]);
-        targets.extend(check_url(url, &config, at, node, checker));
+        let uri = check_url(url, &config, at, node, checker);
+        targets.extend(uri.map(|uri| Target::new(uri, index, at, node)));
     }
     let tls = match &config.tls {
         None => Some(ClientTls::default()),
         Some(tls) => {
             let at = node.at(["tls"]);
-            if !targets.is_empty() && targets.iter().all(|target| target.scheme == AMQPScheme::AMQP) {
+            if !targets.is_empty() && targets.iter().all(|target| target.uri.scheme == AMQPScheme::AMQP) {
                 let text = "none of the URLs is encrypted, so this is never used";
                 checker.mistake("unused_tls", at, text, "write `amqps://` (port 5671), or remove `tls`");
             }
@@ -146,6 +156,27 @@ fn check_authentication(config: &ConnectionConfig, node: &Node, checker: &mut Ch
     }
 }
 
+// === impl Target ===
+
+impl Target {
+    fn new(uri: AMQPUri, index: usize, at: &Node, node: &Node) -> Self {
+        let is_hidden = |key| at.is_substituted() || node.get(key).is_some_and(Node::is_substituted);
+        let place = if at.is_substituted() {
+            format!("number {} of `urls`", index + 1)
+        } else {
+            format!("{}:{}", uri.authority.host, uri.authority.port)
+        };
+        let mut account = String::new();
+        if !is_hidden("user") {
+            account.push_str(&format!(", user `{}`", uri.authority.userinfo.username));
+        }
+        if !is_hidden("vhost") {
+            account.push_str(&format!(", virtual host `{}`", uri.vhost));
+        }
+        Self { uri, place, account }
+    }
+}
+
 // === impl AmqpConnectionSpec ===
 
 impl ConnectionSpec for AmqpConnectionSpec {
@@ -157,10 +188,9 @@ impl ConnectionSpec for AmqpConnectionSpec {
 /// Shows no credentials.
 impl std::fmt::Debug for AmqpConnectionSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let targets =
-            self.targets.iter().map(|target| format!("{}:{}", target.authority.host, target.authority.port));
+        let targets: Vec<&str> = self.targets.iter().map(|target| &*target.place).collect();
         f.debug_struct("AmqpConnectionSpec")
-            .field("targets", &targets.collect::<Vec<_>>())
+            .field("targets", &targets)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
