@@ -1,7 +1,7 @@
 //! Queues: declared, missing, deleted, of other properties.
 
 use gristmill_brokers::rabbitmq::RabbitMq;
-use gristmill_core::Settlement;
+use gristmill_core::{Settlement, adapter::SinkUse};
 use lapin::{
     BasicProperties,
     options::{QueueDeclareOptions, QueueDeleteOptions},
@@ -9,7 +9,7 @@ use lapin::{
 };
 use serde_json::json;
 
-use crate::support::{Bench, Outside, body, eventually, next, unique};
+use crate::support::{Bench, Outside, body, eventually, message, next, unique};
 
 fn url() -> &'static str {
     RabbitMq::shared().url()
@@ -174,4 +174,29 @@ async fn a_stream_that_is_there_is_refused_with_its_first_message() {
     outside.publish(&queue, b"x", BasicProperties::default()).await;
     let error = source.next().await.unwrap_err();
     assert!(error.text.contains("is a stream"), "{error}");
+}
+
+#[tokio::test]
+async fn a_binding_that_a_reload_leaves_out_is_undone() {
+    let (bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("bound"));
+    let binding = |key: &str| json!({"exchange": "amq.topic", "routing_key": format!("{queue}.{key}")});
+    let config = |bindings: serde_json::Value| json!({"connection": "rabbit", "queue": queue, "declare": {}, "bindings": bindings});
+    let publish = async |key: &str| {
+        let key = format!("{queue}.{key}");
+        let sink =
+            json!({"connection": "rabbit", "exchange": "amq.topic", "routing_key": key, "mandatory": true});
+        bench.open(&sink, SinkUse::Send).await.send(&message(&key)).await
+    };
+    let mut source = bench.start(&config(json!([binding("a"), binding("b")]))).await.unwrap();
+    publish("b").await.unwrap();
+    let delivery = next(&mut *source).await;
+    let headers = delivery.message.headers();
+    assert_eq!(headers.get("amqp-exchange"), Some("amq.topic"));
+    assert_eq!(headers.get("amqp-routing-key"), Some(format!("{queue}.b").as_str()));
+    delivery.acknowledgement.delivered();
+    let mut source = bench.take_over(&config(json!([binding("a")])), source).await.ok().unwrap();
+    assert!(publish("b").await.unwrap_err().text().contains("returned: no queue"));
+    publish("a").await.unwrap();
+    next(&mut *source).await.acknowledgement.delivered();
+    outside.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
 }
