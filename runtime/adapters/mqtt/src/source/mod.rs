@@ -201,6 +201,10 @@ impl Source for MqttSource {
         }
     }
 
+    fn retire(&mut self) {
+        let _gone = self.commands.send(Command::Retire);
+    }
+
     async fn close(&mut self) {
         // Refused at once, so that what was taken is all that `next` still gives.
         self.inbox.close();

@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Settled(Sequence, Settlement),
     /// Go on with other settings; nothing has changed when the answer is an error.
     Change(Box<Settings>, oneshot::Sender<Result<(), SourceError>>),
+    /// The session at the broker is to end with this one.
+    Retire,
     /// Take no more.
     Close,
     /// No one takes deliveries any more.
@@ -102,6 +104,8 @@ pub(crate) struct Session {
     /// The broker has let this process in before, so that a session of before is its own.
     has_connected: bool,
     phase: Phase,
+    /// The broker is to forget it.
+    retires: bool,
     waiting: Option<Waiting>,
     id_prefix: Arc<str>,
     dropped: u64,
@@ -128,6 +132,7 @@ impl Session {
             has_overflowed: false,
             has_connected: false,
             phase: Phase::Open,
+            retires: false,
             waiting: Some(Waiting { answer: started, before: None, deadline: None }),
             id_prefix,
             dropped: 0,
@@ -154,6 +159,23 @@ impl Session {
             }
         }
         self.inbox.close();
+        if self.retires {
+            self.forget().await;
+        }
+    }
+
+    /// Lets the broker forget the session: one more connection, which begins clean and leaves nothing. Of the ways to end a
+    /// session it is the one that both versions have.
+    async fn forget(self) {
+        let Settings { mut dial, tls, context, .. } = self.settings;
+        (dial.clean_start, dial.session_expiry_s) = (true, 0);
+        match dial.open(tls.as_ref()).await {
+            Ok((link, _)) => link.disconnect(None).await,
+            Err(LinkError { text, .. }) => tracing::warn!(
+                target: "gristmill::mqtt", flow = &*context.flow, client_id = &*dial.client_id,
+                "the session of a flow that is gone could not be ended, and stays with the broker until it expires: {text}"
+            ),
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -282,6 +304,7 @@ impl Session {
                 self.waiting = Some(waiting);
                 return true;
             }
+            Some(Command::Retire) => self.retires = true,
             Some(Command::Close) if self.phase == Phase::Open => {
                 self.phase = Phase::Closed;
                 self.ledger.leave_waiting();

@@ -1,7 +1,7 @@
 //! What a source goes through: crashes, restarts, more than it can take, other settings.
 
 use gristmill_brokers::mosquitto::Mosquitto;
-use gristmill_core::Settlement;
+use gristmill_core::{Settlement, adapter::Adapter};
 use rumqttc_v5::QoS;
 use serde_json::json;
 
@@ -192,4 +192,28 @@ async fn a_source_starts_though_its_broker_is_away_and_says_why_nothing_comes() 
     eventually("it has subscribed", || broker.log().contains(&format!("Sending SUBACK to {SOURCE}"))).await;
     Client::new(&broker, &[]).await.publish("in", QoS::AtLeastOnce, "1").await;
     assert_eq!(body(&next(&mut *source).await), "1");
+}
+
+#[tokio::test]
+async fn a_flow_that_is_gone_leaves_no_session_and_a_process_that_ends_leaves_it() {
+    for version in [json!(5), json!("3.1.1")] {
+        for retires in [false, true] {
+            let broker = Mosquitto::start();
+            let runtime = Runtime::new(&broker.url(), version.clone(), json!({}));
+            let mut source = runtime.source(json!({"topics": ["in"]})).await;
+            if retires {
+                source.retire();
+            }
+            source.close().await;
+            assert!(source.next().await.unwrap().is_none());
+            drop(source);
+            runtime.adapter.finish().await;
+            Client::new(&broker, &[]).await.publish("in", QoS::AtLeastOnce, "meanwhile").await;
+            let later = Runtime::new(&broker.url(), version.clone(), json!({}));
+            let mut source = later.source(json!({"topics": ["in"]})).await;
+            Client::new(&broker, &[]).await.publish("in", QoS::AtLeastOnce, "later").await;
+            let expected = if retires { "later" } else { "meanwhile" };
+            assert_eq!(body(&next(&mut *source).await), expected);
+        }
+    }
 }
