@@ -142,6 +142,10 @@ pub trait Source: Any + Send {
         let _ = reason;
     }
 
+    /// The flow is gone, or has another source now; not only the process ends. Said before [`Self::close`]: what the other
+    /// side keeps for this source alone, such as a session with a broker, is ended when everything has settled.
+    fn retire(&mut self) {}
+
     /// Stops accepting. What was accepted and not yet taken by `next` is still given by `next`, then `None` (bounded by
     /// the drain limit); unsettled deliveries can still be settled, and a released one is not offered again but left where
     /// it came from.

@@ -579,6 +579,7 @@ impl Runtime {
         self.drains.spawn(async move {
             let Running { endpoint, version, .. } = old;
             let limit = version.limits.drain();
+            endpoint.retire();
             let left = close_and_drain(&endpoint, &version, heir.as_deref(), limit).await;
             drop(heir);
             finish(end(endpoint)).await;

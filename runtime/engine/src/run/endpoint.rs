@@ -70,6 +70,8 @@ enum Command {
     },
     /// What a stopped version could not finish.
     Offer(Held),
+    /// The source is told that it is not only for a while.
+    Retire,
     Close {
         heir: Option<mpsc::WeakUnboundedSender<Command>>,
         taken: oneshot::Sender<()>,
@@ -184,6 +186,12 @@ impl Endpoint {
         let (old, taken) = oneshot::channel();
         self.commands.send(Command::TakeOver { prepared, version, old }).map_err(|_| ended())?;
         taken.await.map_err(|_| ended())?
+    }
+
+    /// Tells the source that it ends for good, before it is closed.
+    pub(crate) fn retire(&self) {
+        // An endpoint that is gone has no source.
+        let _gone = self.commands.send(Command::Retire);
     }
 
     /// Accepts no more. Returns when everything that was accepted is with the version. What a version cannot finish
@@ -374,6 +382,11 @@ impl Task {
                 let _cancelled = old.send(answer);
             }
             Command::Offer(held) => self.offered(held),
+            Command::Retire => {
+                if let Some(source) = self.source.as_mut() {
+                    source.retire();
+                }
+            }
             Command::Close { heir, taken } => {
                 self.heir = heir;
                 if let Some(source) = self.source.as_mut() {

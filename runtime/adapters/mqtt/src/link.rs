@@ -1,0 +1,430 @@
+//! One network connection to a broker: opened, written to without waiting, read from, and known to be dead when it is.
+//!
+//! [`Link::turn`] does everything that needs the network, and may be dropped at any await: nothing of it is lost. So its owner
+//! waits for it and for its own commands at once, and the broker hears pings whatever the owner is waiting for.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use gristmill_tls::ClientTls;
+use rumqttc_v5::mqttbytes::v5::{
+    ConnAck, Connect, ConnectAuth, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectProperties,
+    DisconnectReasonCode, LastWill,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+use tokio_rustls::{TlsConnector, rustls};
+use tokio_util::{codec::Decoder as _, io::poll_read_buf};
+
+use crate::{
+    config::Version,
+    connection::MqttConnection,
+    wire::{Codec, Packet, QoS},
+};
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How long a good-bye may take; the peer may be gone.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Whom to connect to, and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Dial {
+    pub(crate) connection: Arc<MqttConnection>,
+    pub(crate) client_id: Arc<str>,
+    /// Begin without what the broker kept.
+    pub(crate) clean_start: bool,
+    /// How long the broker keeps the session once the connection is gone, in seconds; with 3.1.1 only whether it is 0 counts.
+    pub(crate) session_expiry_s: u32,
+    /// How many messages with QoS 1 or 2 the broker may have under way.
+    pub(crate) receive_maximum: u16,
+}
+
+/// Why there is no connection, or none any more.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkError {
+    /// For the operator.
+    pub(crate) text: String,
+    /// Whether the broker has refused, so that nothing but another configuration helps.
+    pub(crate) is_refusal: bool,
+}
+
+/// What the broker said when it let us in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Welcome {
+    /// Whether the broker still had the session.
+    pub(crate) session_present: bool,
+    /// How many messages with QoS 1 or 2 it takes at once.
+    pub(crate) receive_maximum: u16,
+    /// The largest packet it takes, in bytes.
+    pub(crate) packet_bytes: usize,
+    /// The best quality of service it knows.
+    pub(crate) qos: u8,
+    /// Whether it keeps retained messages.
+    pub(crate) retains: bool,
+}
+
+/// What came of a turn.
+#[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is given; a box would be one more allocation a packet"
+)]
+pub(crate) enum Turn {
+    /// The broker sent this.
+    Packet(Packet),
+    /// All that was to be written is with the system.
+    Flushed,
+}
+
+/// What bytes go over.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// A connection that the broker has accepted.
+pub(crate) struct Link {
+    io: Box<dyn Transport>,
+    codec: Codec,
+    read: BytesMut,
+    unwritten: BytesMut,
+    /// Something was written and is not flushed.
+    unflushed: bool,
+    keep_alive: Duration,
+    sent_at: Instant,
+    received_at: Instant,
+    /// When the broker was asked whether it is there, if nothing has come since.
+    asked_at: Option<Instant>,
+    alarm: Pin<Box<Sleep>>,
+    shown: Arc<str>,
+}
+
+impl Dial {
+    /// Connects: name, TCP, TLS, CONNECT, CONNACK, within the connection's time.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn open(
+        &self,
+        tls: Option<&Arc<rustls::ClientConfig>>,
+    ) -> Result<(Link, Welcome), LinkError> {
+        let limit = self.connection.connect_timeout;
+        match timeout(limit, self.open_at_leisure(tls)).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(LinkError::lost(format!(
+                "{} did not answer within {} ms (connect_timeout_ms)",
+                self.connection.broker.shown,
+                limit.as_millis()
+            ))),
+        }
+    }
+
+    async fn open_at_leisure(
+        &self,
+        tls: Option<&Arc<rustls::ClientConfig>>,
+    ) -> Result<(Link, Welcome), LinkError> {
+        let broker = &self.connection.broker;
+        let shown = &broker.shown;
+        let io = dial(&broker.host, broker.port, tls)
+            .await
+            .map_err(|error| LinkError::lost(format!("{shown} cannot be reached: {error}")))?;
+        let now = Instant::now();
+        let mut link = Link {
+            io,
+            codec: Codec::new(self.connection.version),
+            read: BytesMut::new(),
+            unwritten: BytesMut::new(),
+            unflushed: false,
+            keep_alive: self.connection.keep_alive,
+            sent_at: now,
+            received_at: now,
+            asked_at: None,
+            alarm: Box::pin(sleep_until(now)),
+            shown: Arc::clone(shown),
+        };
+        link.send(self.connect())?;
+        loop {
+            match link.turn().await? {
+                Turn::Flushed => {}
+                Turn::Packet(Packet::ConnAck(answer)) => {
+                    let welcome = self.welcome(&answer)?;
+                    if let Some(seconds) = answer.properties.and_then(|it| it.server_keep_alive)
+                        && seconds > 0
+                    {
+                        link.keep_alive = Duration::from_secs(seconds.into());
+                    }
+                    return Ok((link, welcome));
+                }
+                Turn::Packet(other) => {
+                    return Err(LinkError::lost(format!(
+                        "{shown} answered CONNECT with {:?}: is it an MQTT broker?",
+                        other.packet_type()
+                    )));
+                }
+            }
+        }
+    }
+
+    fn connect(&self) -> Packet {
+        let MqttConnection { username, password, will, version, .. } = &*self.connection;
+        let auth = match (username, password) {
+            (Some(username), Some(password)) => ConnectAuth::UsernamePassword {
+                username: username.clone(),
+                password: Bytes::copy_from_slice(password.expose().as_bytes()),
+            },
+            (Some(username), None) => ConnectAuth::Username { username: username.clone() },
+            (None, _) => ConnectAuth::None,
+        };
+        let will = will.as_ref().map(|will| {
+            LastWill::new(will.topic.clone(), will.payload.clone(), qos(will.qos), will.retain, None)
+        });
+        let properties = ConnectProperties {
+            session_expiry_interval: Some(self.session_expiry_s),
+            receive_maximum: Some(self.receive_maximum),
+            ..ConnectProperties::new()
+        };
+        let clean_start = match version {
+            Version::V5 => self.clean_start,
+            // The one flag says both that nothing is to be found and that nothing is to be kept.
+            Version::V311 => self.session_expiry_s == 0,
+        };
+        let keep_alive = u16::try_from(self.connection.keep_alive.as_secs()).unwrap_or(u16::MAX);
+        let connect = Connect {
+            keep_alive,
+            client_id: (*self.client_id).to_owned(),
+            clean_start,
+            properties: Some(properties),
+        };
+        Packet::Connect(connect, will, auth)
+    }
+
+    fn welcome(&self, answer: &ConnAck) -> Result<Welcome, LinkError> {
+        use ConnectReturnCode as Code;
+        let (shown, client_id) = (&self.connection.broker.shown, &self.client_id);
+        let mend = match answer.code {
+            Code::Success => {
+                let properties = answer.properties.as_ref();
+                return Ok(Welcome {
+                    session_present: answer.session_present,
+                    receive_maximum: properties.and_then(|it| it.receive_max).unwrap_or(u16::MAX),
+                    packet_bytes: properties
+                        .and_then(|it| it.max_packet_size)
+                        .and_then(|bytes| usize::try_from(bytes).ok())
+                        .unwrap_or(usize::MAX),
+                    qos: properties.and_then(|it| it.max_qos).unwrap_or(2),
+                    retains: properties.and_then(|it| it.retain_available) != Some(0),
+                });
+            }
+            Code::BadUserNamePassword => "user name or password is wrong: see `username` and `password`",
+            Code::NotAuthorized => {
+                "this user or client may not connect: see `username` and `password`, and the broker's access list"
+            }
+            Code::BadClientId | Code::ClientIdentifierNotValid => {
+                "the broker does not take this client id: see `client_id`"
+            }
+            Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => {
+                "the broker does not speak this version of MQTT: see `version`"
+            }
+            Code::Banned => "the broker has banned this client",
+            Code::BadAuthenticationMethod => "the broker wants another way of authentication",
+            _ => {
+                return Err(LinkError::lost(format!(
+                    "{shown} does not let {client_id} in now: {:?}",
+                    answer.code
+                )));
+            }
+        };
+        Err(LinkError { text: format!("{shown} does not let {client_id} in: {mend}"), is_refusal: true })
+    }
+}
+
+/// Reads the files of TLS, when the connection has it.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) async fn load_tls(
+    connection: &MqttConnection,
+) -> Result<Option<Arc<rustls::ClientConfig>>, String> {
+    let Some(tls) = connection.broker.tls.clone() else { return Ok(None) };
+    let read = move |tls: ClientTls| tls.read()?.client_config();
+    match tokio::task::spawn_blocking(move || read(tls)).await {
+        Ok(Ok(config)) => Ok(Some(Arc::new(config))),
+        Ok(Err(error)) => Err(error.text().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn dial(
+    host: &str,
+    port: u16,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+) -> io::Result<Box<dyn Transport>> {
+    let tcp = TcpStream::connect((host, port)).await?;
+    tcp.set_nodelay(true)?;
+    let Some(tls) = tls else { return Ok(Box::new(tcp)) };
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?))
+}
+
+/// The quality of service of a configuration, which is 0, 1 or 2.
+pub(crate) fn qos(number: u8) -> QoS {
+    match number {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Puts a packet behind those that are to be written; [`Self::turn`] writes.
+    ///
+    /// # Errors
+    /// The packet breaks a rule of the protocol. The link is as it was.
+    pub(crate) fn send(&mut self, packet: Packet) -> Result<(), LinkError> {
+        self.codec
+            .encode(packet, &mut self.unwritten)
+            .map_err(|error| LinkError::lost(format!("a packet cannot be written: {error}")))
+    }
+
+    /// Writes what is to be written, reads a packet, and sees to it that the broker is there. Can be dropped without loss.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn turn(&mut self) -> Result<Turn, LinkError> {
+        poll_fn(|cx| self.poll_turn(cx)).await
+    }
+
+    /// Says good-bye. The broker keeps the session as long as agreed, or for `session_expiry_s`.
+    pub(crate) async fn disconnect(mut self, session_expiry_s: Option<u32>) {
+        let properties = session_expiry_s.map(|seconds| DisconnectProperties {
+            session_expiry_interval: Some(seconds),
+            reason_string: None,
+            user_properties: Vec::new(),
+            server_reference: None,
+        });
+        let packet = Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection, properties };
+        if self.send(Packet::Disconnect(packet)).is_err() {
+            return;
+        }
+        let written = async {
+            while let Ok(Turn::Packet(_)) = self.turn().await {}
+            // Until the broker closes, so that it has read everything before a next connection of this client.
+            while self.turn().await.is_ok() {}
+        };
+        // A peer that is not there needs no good-bye.
+        let _elapsed = timeout(FAREWELL, written).await;
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, LinkError>> {
+        if self.poll_write(cx)? {
+            return Poll::Ready(Ok(Turn::Flushed));
+        }
+        loop {
+            let read = self.codec.decode(&mut self.read);
+            match read
+                .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.shown)))?
+            {
+                Some(Packet::PingResp) => {}
+                Some(Packet::Disconnect(notice)) => {
+                    return Poll::Ready(Err(LinkError::lost(format!(
+                        "{} ended the connection: {:?}",
+                        self.shown, notice.reason_code
+                    ))));
+                }
+                Some(packet) => return Poll::Ready(Ok(Turn::Packet(packet))),
+                None => {
+                    self.read.reserve(READ_BYTES);
+                    match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read) {
+                        Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.lost("it was closed"))),
+                        Poll::Ready(Ok(_)) => {
+                            self.received_at = Instant::now();
+                            self.asked_at = None;
+                        }
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(error))),
+                        Poll::Pending => break,
+                    }
+                }
+            }
+        }
+        ready!(self.poll_alarm(cx))?;
+        // A ping is to be written.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// True when all that was to be written has just been.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
+        while self.unwritten.has_remaining() {
+            match Pin::new(&mut self.io).poll_write(cx, &self.unwritten) {
+                Poll::Ready(Ok(0)) => return Err(self.lost("it takes no more")),
+                Poll::Ready(Ok(written)) => {
+                    self.unwritten.advance(written);
+                    self.unflushed = true;
+                    self.sent_at = Instant::now();
+                }
+                Poll::Ready(Err(error)) => return Err(self.lost(error)),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        if !self.unflushed {
+            return Ok(false);
+        }
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(self.lost(error)),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Ready when the broker has to be asked whether it is there, or did not answer.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let now = Instant::now();
+        let due = match self.asked_at {
+            Some(asked_at) => asked_at + self.keep_alive,
+            // Earlier than agreed, because the broker counts from when it hears.
+            None => self.sent_at.min(self.received_at) + self.keep_alive / 4 * 3,
+        };
+        if due > now {
+            if self.alarm.deadline() != due {
+                self.alarm.as_mut().reset(due);
+            }
+            ready!(self.alarm.as_mut().poll(cx));
+        }
+        if self.asked_at.is_some() {
+            let text = format!("it has been silent for {} s (keep_alive_s)", self.keep_alive.as_secs());
+            return Poll::Ready(Err(self.lost(text)));
+        }
+        self.asked_at = Some(now);
+        self.send(Packet::PingReq)?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn lost(&self, why: impl std::fmt::Display) -> LinkError {
+        LinkError::lost(format!("the connection to {} is lost: {why}", self.shown))
+    }
+}
+
+// === impl LinkError ===
+
+impl LinkError {
+    /// One that time may mend.
+    pub(crate) fn lost(text: String) -> Self {
+        Self { text, is_refusal: false }
+    }
+}

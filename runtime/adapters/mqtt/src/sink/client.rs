@@ -1,0 +1,419 @@
+//! The client that all sinks of a connection share: one task, many messages under way.
+//!
+//! A message takes its place when it is handed over, and is written in that order. What is under way when the connection is
+//! lost fails, for no one knows whether the broker has it; whoever sent it tries again. While the broker is away, what is handed
+//! over fails as soon as an attempt to connect has.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use gristmill_core::{ErrorClass, Failure, connection::Connection};
+use rumqttc_v5::mqttbytes::v5::{
+    PubAck, PubAckReason, PubCompReason, PubRecReason, PubRel, Publish, Subscribe, SubscribeFilter,
+    SubscribeReasonCode,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tokio_rustls::rustls;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    backoff::Backoff,
+    connection::MqttConnection,
+    link::{Dial, Link, LinkError, Turn, Welcome},
+    wire::{Packet, QoS},
+};
+
+/// How many messages are under way at most; the broker may want fewer.
+const WINDOW: usize = 1_000;
+
+/// The clients of all connections, by name.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    open: Mutex<HashMap<Arc<str>, Known>>,
+    tasks: TaskTracker,
+}
+
+/// A client, as long as a sink has it.
+#[derive(Debug)]
+struct Known {
+    /// Of the connection that it was opened for.
+    fingerprint: Arc<str>,
+    client: Weak<Client>,
+}
+
+/// A handle to the task. It says good-bye when the last handle is dropped.
+#[derive(Debug)]
+pub(crate) struct Client {
+    orders: mpsc::UnboundedSender<Order>,
+    /// Where answers to its calls come.
+    pub(crate) answer_topic: String,
+}
+
+/// A message to publish.
+pub(crate) struct Order {
+    pub(crate) publish: Publish,
+    /// Told when the broker has it. When no one listens any more, it is not written.
+    pub(crate) done: oneshot::Sender<Result<(), Failure>>,
+    /// For a call: told when there is an answer with this correlation data.
+    pub(crate) answer: Option<(Bytes, oneshot::Sender<Result<Publish, Failure>>)>,
+}
+
+struct Task {
+    dial: Dial,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    queue: VecDeque<Order>,
+    /// By packet identifier.
+    under_way: HashMap<u16, oneshot::Sender<Result<(), Failure>>>,
+    /// QoS 0: written, and not yet with the system.
+    unflushed: Vec<oneshot::Sender<Result<(), Failure>>>,
+    answers: HashMap<Bytes, oneshot::Sender<Result<Publish, Failure>>>,
+    /// When answers that no one waits for any more are looked for.
+    sweep_at: usize,
+    answer_topic: String,
+    /// Whether this connection has been asked for the answers.
+    is_subscribed: bool,
+    next_packet: u16,
+}
+
+// === impl Clients ===
+
+impl Clients {
+    pub(crate) fn new(tasks: TaskTracker) -> Self {
+        Self { open: Mutex::default(), tasks }
+    }
+
+    /// The client of a connection. It connects by itself.
+    pub(crate) fn get(
+        &self,
+        named: &Connection,
+        connection: &Arc<MqttConnection>,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Arc<Client> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Known { fingerprint, client }) = open.get(&named.name)
+            && *fingerprint == named.fingerprint
+            && let Some(client) = client.upgrade()
+        {
+            return client;
+        }
+        // Another id each time: the client of before finishes what it has, and would be thrown out by one of its own id.
+        let client_id: Arc<str> =
+            format!("{}-sinks-{:08x}", connection.client_id, rand::random::<u32>()).into();
+        let answer_topic = format!("gristmill/answers/{}", client_id.replace(['+', '#', '/'], "_"));
+        let (orders, taken) = mpsc::unbounded_channel();
+        let dial = Dial {
+            connection: Arc::clone(connection),
+            client_id,
+            clean_start: true,
+            session_expiry_s: 0,
+            receive_maximum: u16::MAX,
+        };
+        let task = Task {
+            dial,
+            tls,
+            orders: taken,
+            queue: VecDeque::new(),
+            under_way: HashMap::new(),
+            unflushed: Vec::new(),
+            answers: HashMap::new(),
+            sweep_at: WINDOW,
+            answer_topic: answer_topic.clone(),
+            is_subscribed: false,
+            next_packet: 1,
+        };
+        self.tasks.spawn(task.run());
+        let client = Arc::new(Client { orders, answer_topic });
+        let known = Known { fingerprint: Arc::clone(&named.fingerprint), client: Arc::downgrade(&client) };
+        open.insert(Arc::clone(&named.name), known);
+        client
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Hands a message over. Its place among the others is the order of these calls.
+    pub(crate) fn order(&self, order: Order) {
+        // The task lives as long as this; if it does not, the order's end tells.
+        let _gone = self.orders.send(order);
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(self.dial.connection.reconnect);
+        while let Some(opened) = self.connect().await {
+            let error = match opened {
+                Ok((link, welcome)) => {
+                    backoff = Backoff::new(self.dial.connection.reconnect);
+                    match self.serve(link, welcome).await {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(target: "gristmill::mqtt", client_id = &*self.dial.client_id, "{}", error.text);
+            let wait = backoff.next(self.dial.connection.reconnect);
+            if !self.refuse_until(Instant::now() + wait, &error).await {
+                return;
+            }
+        }
+    }
+
+    /// Makes a connection. `None` when no one wants it any more.
+    async fn connect(&mut self) -> Option<Result<(Link, Welcome), LinkError>> {
+        let (dial, tls) = (self.dial.clone(), self.tls.clone());
+        let opening = dial.open(tls.as_ref());
+        tokio::pin!(opening);
+        loop {
+            tokio::select! {
+                opened = &mut opening => return Some(opened),
+                order = self.orders.recv() => self.queue.push_back(order?),
+            }
+        }
+    }
+
+    /// Everything fails, for there is no broker. False when no one is there any more.
+    async fn refuse_until(&mut self, end: Instant, error: &LinkError) -> bool {
+        for order in std::mem::take(&mut self.queue) {
+            order.fail(unavailable(&error.text));
+        }
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return true,
+                order = self.orders.recv() => match order {
+                    Some(order) => order.fail(unavailable(&error.text)),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Publishes over a connection until it is lost (an error), or no one wants it any more.
+    async fn serve(&mut self, mut link: Link, welcome: Welcome) -> Result<(), LinkError> {
+        self.is_subscribed = false;
+        let served = self.serve_until_done(&mut link, &welcome).await;
+        let Err(error) = served else {
+            link.disconnect(None).await;
+            return Ok(());
+        };
+        let text = format!("{}; whether the broker has the message is not known", error.text);
+        for done in self.under_way.drain().map(|(_, done)| done).chain(self.unflushed.drain(..)) {
+            let _gave_up = done.send(Err(unavailable(&text)));
+        }
+        for (_, answer) in self.answers.drain() {
+            let _gave_up = answer.send(Err(unavailable(&error.text)));
+        }
+        Err(error)
+    }
+
+    async fn serve_until_done(&mut self, link: &mut Link, welcome: &Welcome) -> Result<(), LinkError> {
+        let window = WINDOW.min(welcome.receive_maximum.into());
+        loop {
+            while self.under_way.len() < window
+                && let Some(order) = self.queue.pop_front()
+            {
+                self.write(order, link, welcome)?;
+            }
+            tokio::select! {
+                turn = link.turn() => match turn? {
+                    Turn::Packet(packet) => self.received(packet, link)?,
+                    Turn::Flushed => {
+                        for done in self.unflushed.drain(..) {
+                            let _gave_up = done.send(Ok(()));
+                        }
+                    }
+                },
+                order = self.orders.recv() => match order {
+                    Some(order) => self.queue.push_back(order),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Writes a message, unless no one waits for it or this broker does not take it.
+    fn write(&mut self, order: Order, link: &mut Link, welcome: &Welcome) -> Result<(), LinkError> {
+        if order.done.is_closed() {
+            return Ok(());
+        }
+        let shown = &self.dial.connection.broker.shown;
+        let qos = order.publish.qos;
+        let problem = if qos as u8 > welcome.qos {
+            Some(format!("{shown} takes QoS {} at best", welcome.qos))
+        } else if order.publish.retain && !welcome.retains {
+            Some(format!("{shown} keeps no retained messages"))
+        } else if order.publish.size().saturating_add(2) > welcome.packet_bytes {
+            Some(format!("{shown} takes packets of {} bytes at most", welcome.packet_bytes))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            order.fail(rejected(&problem));
+            return Ok(());
+        }
+        if order.answer.is_some() && !self.is_subscribed {
+            // Before the first call, so that no answer comes before it.
+            let filter = SubscribeFilter::new(self.answer_topic.clone(), QoS::AtLeastOnce);
+            let pkid = self.packet();
+            link.send(Packet::Subscribe(Subscribe { pkid, filters: vec![filter], properties: None }))?;
+            self.is_subscribed = true;
+        }
+        let Order { mut publish, done, answer } = order;
+        if qos != QoS::AtMostOnce {
+            publish.pkid = self.packet();
+        }
+        let packet = publish.pkid;
+        if let Err(error) = link.send(Packet::Publish(publish)) {
+            let _gave_up = done.send(Err(rejected(&error.text)));
+            return Ok(());
+        }
+        if let Some((correlation, answer)) = answer {
+            self.expect_answer(correlation, answer);
+        }
+        if qos == QoS::AtMostOnce {
+            self.unflushed.push(done);
+        } else {
+            self.under_way.insert(packet, done);
+        }
+        Ok(())
+    }
+
+    fn expect_answer(&mut self, correlation: Bytes, answer: oneshot::Sender<Result<Publish, Failure>>) {
+        if self.answers.len() >= self.sweep_at {
+            self.answers.retain(|_, answer| !answer.is_closed());
+            self.sweep_at = WINDOW.max(self.answers.len() * 2);
+        }
+        self.answers.insert(correlation, answer);
+    }
+
+    /// A packet identifier that is not in use; fewer than there are can be.
+    fn packet(&mut self) -> u16 {
+        loop {
+            let packet = self.next_packet;
+            self.next_packet = packet.checked_add(1).unwrap_or(1);
+            if !self.under_way.contains_key(&packet) {
+                return packet;
+            }
+        }
+    }
+
+    fn received(&mut self, packet: Packet, link: &mut Link) -> Result<(), LinkError> {
+        match packet {
+            Packet::PubAck(it) => {
+                let result = match it.reason {
+                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+                    PubAckReason::QuotaExceeded
+                    | PubAckReason::UnspecifiedError
+                    | PubAckReason::ImplementationSpecificError => Err(self.for_now(it.reason)),
+                    reason => Err(self.for_ever(reason)),
+                };
+                self.finish(it.pkid, result);
+            }
+            Packet::PubRec(it) => {
+                let result = match it.reason {
+                    PubRecReason::Success | PubRecReason::NoMatchingSubscribers => {
+                        return link.send(Packet::PubRel(PubRel::new(it.pkid, None)));
+                    }
+                    PubRecReason::QuotaExceeded
+                    | PubRecReason::UnspecifiedError
+                    | PubRecReason::ImplementationSpecificError => self.for_now(it.reason),
+                    reason => self.for_ever(reason),
+                };
+                self.finish(it.pkid, Err(result));
+            }
+            Packet::PubComp(it) => {
+                let result = match it.reason {
+                    PubCompReason::Success => Ok(()),
+                    // It has forgotten the message halfway.
+                    reason => Err(self.for_now(reason)),
+                };
+                self.finish(it.pkid, result);
+            }
+            Packet::Publish(publish) => {
+                if publish.qos == QoS::AtLeastOnce {
+                    link.send(Packet::PubAck(PubAck::new(publish.pkid, None)))?;
+                }
+                let correlation = publish.properties.as_ref().and_then(|it| it.correlation_data.as_ref());
+                let answer = correlation.and_then(|correlation| self.answers.remove(correlation));
+                match answer {
+                    Some(answer) => {
+                        let _gave_up = answer.send(Ok(publish));
+                    }
+                    None => tracing::debug!(
+                        target: "gristmill::mqtt", client_id = &*self.dial.client_id,
+                        "an answer came that no call waits for"
+                    ),
+                }
+            }
+            Packet::SubAck(answer) => {
+                if let Some(code) =
+                    answer.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)))
+                {
+                    let text = format!(
+                        "{} does not let answers be subscribed on `{}` ({code:?}): see the broker's access list",
+                        self.dial.connection.broker.shown, self.answer_topic
+                    );
+                    self.is_subscribed = false;
+                    for (_, answer) in self.answers.drain() {
+                        let _gave_up = answer.send(Err(unavailable(&text)));
+                    }
+                }
+            }
+            other => {
+                return Err(LinkError::lost(format!(
+                    "{} sent a {:?}, for which a sink has no use",
+                    self.dial.connection.broker.shown,
+                    other.packet_type()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, packet: u16, result: Result<(), Failure>) {
+        if let Some(done) = self.under_way.remove(&packet) {
+            let _gave_up = done.send(result);
+        }
+    }
+
+    fn for_now(&self, reason: impl std::fmt::Debug) -> Failure {
+        unavailable(&format!(
+            "{} does not take the message now: {reason:?}",
+            self.dial.connection.broker.shown
+        ))
+    }
+
+    fn for_ever(&self, reason: impl std::fmt::Debug) -> Failure {
+        let shown = &self.dial.connection.broker.shown;
+        rejected(&format!(
+            "{shown} refuses the message: {reason:?} (see the topic, and the broker's access list)"
+        ))
+    }
+}
+
+// === impl Order ===
+
+impl Order {
+    fn fail(self, failure: Failure) {
+        let _gave_up = self.done.send(Err(failure));
+    }
+}
+
+fn unavailable(text: &str) -> Failure {
+    Failure::new(ErrorClass::SinkUnavailable, format!("MQTT: {text}"))
+}
+
+fn rejected(text: &str) -> Failure {
+    Failure::new(ErrorClass::SinkRejected, format!("MQTT: {text}"))
+}

@@ -1,0 +1,219 @@
+//! The source: a client of its own at the broker, whose session keeps what the flow has not settled.
+
+mod inbox;
+mod ledger;
+mod session;
+mod spec;
+
+use std::{any::Any, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    Acknowledgement, Delivery,
+    adapter::Checker,
+    config::Node,
+    source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    inbox::{Inbox, Offer, Taken},
+    session::{Command, Session, Settings},
+    spec::CheckedSource,
+};
+use crate::{
+    config::Version,
+    link::{self, Dial},
+};
+
+/// Checked configuration of a source.
+pub(crate) struct MqttSourceSpec {
+    checked: CheckedSource,
+    tasks: TaskTracker,
+}
+
+/// A source whose files are read. It connects when it starts, for two clients of one id cannot be.
+struct PreparedMqttSource {
+    settings: Settings,
+    tasks: TaskTracker,
+}
+
+/// A running source. Its session goes on after it until everything is acknowledged.
+struct MqttSource {
+    inbox: Arc<Inbox>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Checks the configuration of a source. `None` when there are mistakes.
+pub(crate) fn check(node: &Node, checker: &mut Checker<'_>, tasks: &TaskTracker) -> Option<MqttSourceSpec> {
+    Some(MqttSourceSpec { checked: spec::check(node, checker)?, tasks: tasks.clone() })
+}
+
+// === impl MqttSourceSpec ===
+
+impl MqttSourceSpec {
+    /// By what brokers know the connection: two clients of one id there are one.
+    fn broker(&self) -> String {
+        let broker = &self.checked.connection.broker;
+        format!("{}:{}", broker.host, broker.port)
+    }
+}
+
+#[async_trait]
+impl SourceSpec for MqttSourceSpec {
+    fn identity(&self) -> String {
+        let id = self.checked.client_id.as_deref().unwrap_or("of the flow");
+        format!("mqtt {} as {id}", self.checked.named.name)
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        self.checked
+            .client_id
+            .iter()
+            .map(|id| {
+                Claim::new(format!("mqtt client {id} of {}", self.broker())).shown_as(format!(
+                    "the client id of a source on the connection `{}`",
+                    self.checked.named.name
+                ))
+            })
+            .collect()
+    }
+
+    fn configuration_files(&self) -> Vec<PathBuf> {
+        // Those of the connection are part of its fingerprint.
+        Vec::new()
+    }
+
+    fn order(&self) -> Order {
+        Order::Total
+    }
+
+    fn keeps_rejected(&self) -> bool {
+        false
+    }
+
+    fn replies(&self) -> bool {
+        false
+    }
+
+    async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
+        let CheckedSource { named, connection, topics, subscription, client_id, buffer_messages } =
+            self.checked.clone();
+        let tls = link::load_tls(&connection).await.map_err(SourceError::new)?;
+        let client_id =
+            client_id.unwrap_or_else(|| format!("{}-{}", connection.client_id, context.flow).into());
+        let dial = Dial {
+            client_id,
+            clean_start: connection.clean_start,
+            session_expiry_s: match connection.version {
+                // One flag says both.
+                Version::V311 if connection.clean_start => 0,
+                _ => connection.session_expiry_s,
+            },
+            receive_maximum: session::receive_maximum(
+                connection.receive_maximum,
+                connection.version,
+                context.limits.in_flight,
+            ),
+            connection,
+        };
+        let settings = Settings {
+            dial,
+            tls,
+            fingerprint: named.fingerprint,
+            topics,
+            subscription,
+            buffer_messages,
+            context,
+        };
+        Ok(Box::new(PreparedMqttSource { settings, tasks: self.tasks.clone() }))
+    }
+}
+
+impl std::fmt::Debug for MqttSourceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("MqttSourceSpec").field(&self.checked).finish()
+    }
+}
+
+// === impl PreparedMqttSource ===
+
+#[async_trait]
+impl PreparedSource for PreparedMqttSource {
+    async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
+        let Self { settings, tasks } = *self;
+        let (commands, obeyed) = mpsc::unbounded_channel();
+        let (started, starts) = oneshot::channel();
+        let inbox = Arc::new(Inbox::default());
+        tasks.spawn(Session::new(settings, Arc::clone(&inbox), obeyed, started).run());
+        // Ends the session when it is dropped.
+        let source = MqttSource { inbox, commands };
+        starts.await.map_err(|_| ended())??;
+        Ok(Box::new(source))
+    }
+
+    async fn take_over(self: Box<Self>, old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
+        let Self { settings, .. } = *self;
+        let any: &dyn Any = &*old;
+        let Some(commands) = any.downcast_ref::<MqttSource>().map(|source| source.commands.clone()) else {
+            let error = SourceError::new("the source of before is not one of MQTT");
+            return Err(TakeOverError { old, error });
+        };
+        let limit = settings.change_limit();
+        let (answer, changed) = oneshot::channel();
+        let told = commands.send(Command::Change(Box::new(settings), answer));
+        let changed = match told {
+            // The session gives up in time by itself; this is for one that hangs.
+            Ok(()) => timeout(limit, changed).await.ok().and_then(Result::ok).unwrap_or_else(|| Err(ended())),
+            Err(_gone) => Err(ended()),
+        };
+        match changed {
+            Ok(()) => Ok(old),
+            Err(error) => Err(TakeOverError { old, error }),
+        }
+    }
+}
+
+fn ended() -> SourceError {
+    SourceError::new("the session with the broker has ended; the flow has to be started again")
+}
+
+// === impl MqttSource ===
+
+#[async_trait]
+impl Source for MqttSource {
+    async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
+        match self.inbox.take().await {
+            Taken::Offer(Offer { sequence, message, redelivered }) => {
+                let commands = self.commands.clone();
+                let acknowledgement = Acknowledgement::new(move |outcome| {
+                    // A session that is gone acknowledges nothing: the broker sends the message again.
+                    let _gone = commands.send(Command::Settled(sequence, outcome.settlement));
+                });
+                Ok(Some(Delivery { message, acknowledgement, redelivered }))
+            }
+            Taken::Down(why) => Err(SourceError::new(why)),
+            Taken::End => Ok(None),
+        }
+    }
+
+    fn retire(&mut self) {
+        let _gone = self.commands.send(Command::Retire);
+    }
+
+    async fn close(&mut self) {
+        // Refused at once, so that what was taken is all that `next` still gives.
+        self.inbox.close();
+        let _gone = self.commands.send(Command::Close);
+    }
+}
+
+impl Drop for MqttSource {
+    fn drop(&mut self) {
+        let _gone = self.commands.send(Command::Abandon);
+    }
+}
