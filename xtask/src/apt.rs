@@ -9,13 +9,12 @@ use anyhow::{Context, Result, ensure};
 /// # Errors
 /// This is not Debian, or apt-get cannot install them: the text has the command to type by hand.
 pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
-    let command: Vec<String> = ["apt-get", "install", "-y", "--no-install-recommends"]
-        .iter()
-        .chain(packages)
-        .map(|word| (*word).to_owned())
-        .collect();
-    let by_hand = command.join(" ");
-    ensure!(Path::new("/etc/debian_version").is_file(), "this is not Debian: {why}: install {}", packages.join(", "));
+    let (command, by_hand) = (command(packages), by_hand(packages));
+    ensure!(
+        Path::new("/etc/debian_version").is_file(),
+        "this is not Debian: {why}: install {}",
+        packages.join(", ")
+    );
     println!("{why}\n  {by_hand}");
     let run = |words: &[String]| elevated(words).with_context(|| format!("install by hand: {by_hand}"));
     // The lists of packages may be missing or too old, so a failure gets one more try with fresh ones.
@@ -24,6 +23,19 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
         ensure!(run(&command)?, "apt-get could not install {}", packages.join(", "));
     }
     Ok(())
+}
+
+/// The same as a command to type.
+pub(crate) fn by_hand(packages: &[&str]) -> String {
+    command(packages).join(" ")
+}
+
+fn command(packages: &[&str]) -> Vec<String> {
+    ["apt-get", "install", "-y", "--no-install-recommends"]
+        .iter()
+        .chain(packages)
+        .map(|word| (*word).to_owned())
+        .collect()
 }
 
 /// Runs a command as root: by itself, or with sudo, which may ask for a password on a terminal.

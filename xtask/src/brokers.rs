@@ -9,13 +9,20 @@ use crate::apt;
 pub(crate) fn install() -> Result<()> {
     let all: [(&str, fn() -> bool); 2] =
         [("rabbitmq-server", rabbitmq::is_installed), ("mosquitto", mosquitto::is_installed)];
-    let missing: Vec<&str> = all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
+    let missing: Vec<&str> =
+        all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let why = format!("the tests talk to real brokers, and {} is not here: installing it", missing.join(" and "));
+    let why = format!(
+        "the tests talk to real brokers of their own, and {0} is not here: installing it. Should the system start it as a \
+         service, which the tests do not need: systemctl disable --now {1}",
+        missing.join(" and "),
+        missing.join(" "),
+    );
     apt::install(&missing, &why)?;
-    let still: Vec<&str> = all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
+    let still: Vec<&str> =
+        all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
     ensure!(still.is_empty(), "{} was installed, and cannot be found", still.join(" and "));
     Ok(())
 }

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo;
+use crate::{apt, cargo};
 
 /// Forces a route, like `--route`: `wasip2` or `debian`.
 const ROUTE_VARIABLE: &str = "GRISTMILL_PLUGIN_ROUTE";
@@ -279,7 +279,7 @@ impl Toolchain {
                     Err(without_debian) => bail!(
                         "no way to compile for WebAssembly on this machine.\n  {WASIP2}: {without_wasip2:#}\n  Debian: \
                          {without_debian:#}\nInstall the target with `rustup target add {WASIP2}`, or on Debian: {}",
-                        install_command().join(" ")
+                        apt::by_hand(&DEBIAN_PACKAGES)
                     ),
                 },
             },

@@ -16,8 +16,10 @@ use crate::settings::Settings;
 /// The adapters of this binary.
 pub(crate) fn registry() -> Registry {
     Registry::new()
+        .with(Arc::new(gristmill_amqp::AmqpAdapter::new()))
         .with(Arc::new(gristmill_file::FileAdapter::new()))
         .with(Arc::new(gristmill_http::HttpAdapter::new()))
+        .with(Arc::new(gristmill_mqtt::MqttAdapter::new()))
 }
 
 /// The plugin host over a folder of plugins, with its cache below the state folder.

@@ -1,7 +1,7 @@
 //! Mosquitto.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -25,6 +25,18 @@ const INSTALL: &str = "mosquitto is not installed: `apt-get install mosquitto` (
 
 /// A CONNECT of MQTT 3.1.1 without a client id: what a broker that is up answers.
 const KNOCK: &[u8] = &[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 10, 0, 0];
+
+/// Whether Mosquitto is installed.
+pub fn is_installed() -> bool {
+    program().is_some()
+}
+
+/// Where it is: Debian has it in a folder that is not in everyone's search path.
+fn program() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join("mosquitto")).find(|file| file.is_file())
+}
 
 /// A broker of one's own. It is gone, and its folder with it, when this is dropped.
 #[derive(Debug)]
@@ -194,7 +206,7 @@ impl Mosquitto {
     fn launch(&mut self) -> bool {
         let log = fs::File::options().create(true).append(true).open(self.file("mosquitto.log"));
         let log = log.expect("the broker's log can be written");
-        let child = Command::new(program())
+        let child = Command::new(program().unwrap_or_else(|| panic!("{INSTALL}")))
             .arg("-c")
             .arg(self.file("mosquitto.conf"))
             .stdin(Stdio::null())
@@ -242,12 +254,6 @@ impl Drop for Mosquitto {
             let _ended = child.kill().and_then(|()| child.wait());
         }
     }
-}
-
-/// The system's package puts it where users do not look for programs.
-fn program() -> &'static str {
-    let in_sbin = "/usr/sbin/mosquitto";
-    if Path::new(in_sbin).exists() { in_sbin } else { "mosquitto" }
 }
 
 fn is_root() -> bool {
