@@ -7,10 +7,7 @@ use crate::apt;
 
 /// Makes sure that the brokers are there, installing what is missing. They start no service: the tests start their own.
 pub(crate) fn install() -> Result<()> {
-    let all: [(&str, fn() -> bool); 2] =
-        [("rabbitmq-server", rabbitmq::is_installed), ("mosquitto", mosquitto::is_installed)];
-    let missing: Vec<&str> =
-        all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -21,8 +18,13 @@ pub(crate) fn install() -> Result<()> {
         missing.join(" "),
     );
     apt::install(&missing, &why)?;
-    let still: Vec<&str> =
-        all.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect();
+    let still = self::missing();
     ensure!(still.is_empty(), "{} was installed, and cannot be found", still.join(" and "));
     Ok(())
+}
+
+/// The packages that are not here.
+fn missing() -> Vec<&'static str> {
+    let all = [("rabbitmq-server", rabbitmq::is_installed()), ("mosquitto", mosquitto::is_installed())];
+    all.into_iter().filter(|(_, is_there)| !is_there).map(|(package, _)| package).collect()
 }
