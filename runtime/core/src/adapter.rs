@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     config::{Mistake, Mistakes, Node, Schema, Span, nearest},
-    connection::{self, Connection, ConnectionSpec, Connections},
+    connection::{self, Connection, ConnectionSpec, ConnectionState, Connections},
     limits::FlowLimits,
     sink::{SinkSpec, Slot},
     source::SourceSpec,
@@ -37,6 +37,11 @@ pub trait Adapter: Send + Sync {
     fn check_connection(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn ConnectionSpec>> {
         let _ = (config, checker);
         None
+    }
+
+    /// How the network connections are that are wanted now, by name and role.
+    fn connection_states(&self) -> Vec<ConnectionState> {
+        Vec::new()
     }
 
     /// Checks the configuration of a source without touching the outside world. `None` when nothing can be made of

@@ -25,6 +25,25 @@ pub struct Connection {
     pub spec: Arc<dyn ConnectionSpec>,
 }
 
+/// How a network connection that hangs from a [`Connection`] is, for who shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// The name of the connection.
+    pub name: Arc<str>,
+    /// What this one of its network connections is for, in the words of the adapter.
+    pub role: Arc<str>,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Why it is not up, as far as is known.
+    pub problem: Option<Arc<str>>,
+    /// Why the broker does not read from it for now.
+    pub blocked: Option<Arc<str>>,
+    /// How often it has been made, the first time included.
+    pub connects: u64,
+    /// How often the broker has blocked it.
+    pub blocks: u64,
+}
+
 /// The connections that flows may name.
 #[derive(Debug, Default, Clone)]
 pub struct Connections(BTreeMap<Arc<str>, Connection>);

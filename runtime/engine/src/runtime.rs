@@ -16,7 +16,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use gristmill_core::{
     Clock,
     config::Mistake,
-    connection::Connections,
+    connection::{ConnectionState, Connections},
     observe::{Observer, ReloadResult},
     source::{Claim, EndpointContext, PreparedSource, SourceSpec},
 };
@@ -348,6 +348,12 @@ impl Runtime {
         finish(futures_util::future::join_all(adapters.iter().map(|adapter| adapter.finish()))).await;
         self.changed.send_replace(());
         left
+    }
+
+    /// How the network connections of each adapter are, by the adapter's name.
+    pub fn connection_states(&self) -> Vec<(&'static str, ConnectionState)> {
+        let adapters = self.parts.context.registry.iter();
+        adapters.flat_map(|(name, it)| it.connection_states().into_iter().map(move |s| (name, s))).collect()
     }
 
     /// How every flow is, by id, then the files from which none could be read.

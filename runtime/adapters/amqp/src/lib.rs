@@ -16,12 +16,11 @@ use async_trait::async_trait;
 use gristmill_core::{
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
     config::{Node, Schema, schema_of},
-    connection::ConnectionSpec,
+    connection::{ConnectionSpec, ConnectionState},
     source::SourceSpec,
 };
 
 use crate::connection::Brokers;
-pub use crate::connection::ConnectionState;
 
 /// The name of the adapter, in flow files and in its mistakes.
 const NAME: &str = "amqp";
@@ -36,11 +35,6 @@ impl AmqpAdapter {
     /// Nothing is open yet.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// How the connections are that flows use, by name: for metrics, and for who shows why a flow waits.
-    pub fn connections(&self) -> Vec<ConnectionState> {
-        self.brokers.states()
     }
 }
 
@@ -65,6 +59,10 @@ impl Adapter for AmqpAdapter {
     fn check_connection(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn ConnectionSpec>> {
         let spec = connection::check(config, checker)?;
         Some(Arc::new(spec))
+    }
+
+    fn connection_states(&self) -> Vec<ConnectionState> {
+        self.brokers.states()
     }
 
     fn check_source(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>> {

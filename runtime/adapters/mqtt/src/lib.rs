@@ -6,6 +6,7 @@
 //! | `connection` | a broker, checked |
 //! | `topic` | the rules of topics and topic filters |
 //! | `wire` | packets, and 3.1.1 as 5.0 |
+//! | `monitor` | how the clients are doing |
 //! | `link` | one network connection to a broker |
 //! | `backoff` | how long to wait before the next one |
 //! | `properties` | properties of a PUBLISH as headers, and back |
@@ -18,6 +19,7 @@ mod backoff;
 mod config;
 mod connection;
 mod link;
+mod monitor;
 mod properties;
 mod sink;
 mod source;
@@ -30,12 +32,12 @@ use async_trait::async_trait;
 use gristmill_core::{
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
     config::{Node, Schema, schema_of},
-    connection::ConnectionSpec,
+    connection::{ConnectionSpec, ConnectionState},
     source::SourceSpec,
 };
 use tokio_util::task::TaskTracker;
 
-use self::sink::Clients;
+use self::{monitor::Monitors, sink::Clients};
 
 /// The key of the adapter.
 const NAME: &str = "mqtt";
@@ -46,13 +48,14 @@ pub struct MqttAdapter {
     /// What says good-bye to brokers when it ends.
     tasks: TaskTracker,
     clients: Arc<Clients>,
+    monitors: Arc<Monitors>,
 }
 
 impl MqttAdapter {
     /// Nothing is connected yet.
     pub fn new() -> Self {
-        let tasks = TaskTracker::new();
-        Self { clients: Arc::new(Clients::new(tasks.clone())), tasks }
+        let (tasks, monitors) = (TaskTracker::new(), Arc::new(Monitors::default()));
+        Self { clients: Arc::new(Clients::new(tasks.clone(), Arc::clone(&monitors))), tasks, monitors }
     }
 }
 
@@ -84,8 +87,12 @@ impl Adapter for MqttAdapter {
         Some(Arc::new(connection::check(config, checker)?))
     }
 
+    fn connection_states(&self) -> Vec<ConnectionState> {
+        self.monitors.states()
+    }
+
     fn check_source(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>> {
-        Some(Arc::new(source::check(config, checker, &self.tasks)?))
+        Some(Arc::new(source::check(config, checker, &self.tasks, &self.monitors)?))
     }
 
     fn check_sink(&self, config: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {

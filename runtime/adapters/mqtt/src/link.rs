@@ -29,6 +29,7 @@ use tokio_util::{codec::Decoder as _, io::poll_read_buf};
 use crate::{
     config::Version,
     connection::MqttConnection,
+    monitor::{Monitor, Up},
     wire::{Codec, Packet, QoS},
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct Dial {
     pub(crate) session_expiry_s: u32,
     /// How many messages with QoS 1 or 2 the broker may have under way.
     pub(crate) receive_maximum: u16,
+    /// Is told how it goes.
+    pub(crate) monitor: Arc<Monitor>,
 }
 
 /// Why there is no connection, or none any more.
@@ -108,6 +111,7 @@ pub(crate) struct Link {
     asked_at: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
     shown: Arc<str>,
+    _up: Option<Up>,
 }
 
 impl Dial {
@@ -120,13 +124,19 @@ impl Dial {
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> Result<(Link, Welcome), LinkError> {
         let limit = self.connection.connect_timeout;
-        match timeout(limit, self.open_at_leisure(tls)).await {
-            Ok(opened) => opened,
-            Err(_elapsed) => Err(LinkError::lost(format!(
+        let opened = timeout(limit, self.open_at_leisure(tls)).await.unwrap_or_else(|_elapsed| {
+            Err(LinkError::lost(format!(
                 "{} did not answer within {} ms (connect_timeout_ms)",
                 self.connection.broker.shown,
                 limit.as_millis()
-            ))),
+            )))
+        });
+        match opened {
+            Ok((link, welcome)) => Ok((Link { _up: Some(self.monitor.up()), ..link }, welcome)),
+            Err(error) => {
+                self.monitor.failed(&error.text);
+                Err(error)
+            }
         }
     }
 
@@ -152,6 +162,7 @@ impl Dial {
             asked_at: None,
             alarm: Box::pin(sleep_until(now)),
             shown: Arc::clone(shown),
+            _up: None,
         };
         link.send(self.connect())?;
         loop {

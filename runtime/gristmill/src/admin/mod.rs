@@ -157,12 +157,15 @@ fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
 }
 
 fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
-    admin.metrics.forget_flows();
+    admin.metrics.forget_states();
     for flow in admin.runtime.status() {
         if let Some(id) = &flow.flow {
             let up = matches!(flow.state, FlowState::Running | FlowState::Finished);
             admin.metrics.note_flow(id, up, flow.in_flight);
         }
+    }
+    for (adapter, state) in admin.runtime.connection_states() {
+        admin.metrics.note_connection(adapter, &state);
     }
     match admin.metrics.encode() {
         Ok(body) => {

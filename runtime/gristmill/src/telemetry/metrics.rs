@@ -14,6 +14,7 @@ use std::{
 
 use gristmill_core::{
     ErrorClass, Failure, Message,
+    connection::ConnectionState,
     observe::{EndpointObserver, FlowObserver, Observer, PluginObserver, ReloadResult, StepInfo},
     settlement::Outcome,
 };
@@ -64,6 +65,10 @@ struct Series {
     guest_dropped: Family<PluginLabels, Counter>,
     up: Family<FlowLabels, Gauge>,
     in_flight: Family<FlowLabels, Gauge>,
+    connection_up: Family<ConnectionLabels, Gauge>,
+    connection_blocked: Family<ConnectionLabels, Gauge>,
+    connects: Family<ConnectionLabels, Counter>,
+    blocks: Family<ConnectionLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -138,6 +143,13 @@ struct ConfigReloadLabels {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    adapter: &'static str,
+    connection: String,
+    role: String,
+}
+
 #[derive(Debug)]
 struct FlowSeries {
     accepted: Counter,
@@ -199,6 +211,10 @@ impl Metrics {
             guest_dropped: Family::default(),
             up: Family::default(),
             in_flight: Family::default(),
+            connection_up: Family::default(),
+            connection_blocked: Family::default(),
+            connects: Family::default(),
+            blocks: Family::default(),
         };
         let mut all = Registry::with_prefix("gristmill");
         let s = series.clone();
@@ -227,6 +243,14 @@ impl Metrics {
         );
         all.register("flow_up", "1 while the flow takes messages", s.up);
         all.register("in_flight", "Deliveries that have not settled", s.in_flight);
+        all.register("connection_up", "1 while a connection to a broker is up", s.connection_up);
+        all.register(
+            "connection_blocked",
+            "1 while the broker takes nothing over a connection",
+            s.connection_blocked,
+        );
+        all.register("connection_connects", "How often a connection was made", s.connects);
+        all.register("connection_blocks", "How often the broker has blocked a connection", s.blocks);
         Self { registry: Arc::new(all), series, versions: Arc::default() }
     }
 
@@ -243,10 +267,24 @@ impl Metrics {
         self.series.in_flight.get_or_create(&labels).set(i64::try_from(in_flight).unwrap_or(i64::MAX));
     }
 
-    /// Forgets the state of flows that are no more.
-    pub(crate) fn forget_flows(&self) {
+    /// Notes how a connection is now. What the adapter has counted is taken as it is.
+    pub(crate) fn note_connection(&self, adapter: &'static str, state: &ConnectionState) {
+        let (connection, role) = (state.name.to_string(), state.role.to_string());
+        let labels = ConnectionLabels { adapter, connection, role };
+        self.series.connection_up.get_or_create(&labels).set(i64::from(state.is_up));
+        self.series.connection_blocked.get_or_create(&labels).set(i64::from(state.blocked.is_some()));
+        self.series.connects.get_or_create(&labels).inner().store(state.connects, Ordering::Relaxed);
+        self.series.blocks.get_or_create(&labels).inner().store(state.blocks, Ordering::Relaxed);
+    }
+
+    /// Forgets the state of flows and connections that are no more.
+    pub(crate) fn forget_states(&self) {
         self.series.up.clear();
         self.series.in_flight.clear();
+        self.series.connection_up.clear();
+        self.series.connection_blocked.clear();
+        self.series.connects.clear();
+        self.series.blocks.clear();
     }
 
     /// The metrics as text.
@@ -490,8 +528,19 @@ mod tests {
         metrics.reload("f", ReloadResult::Applied);
         metrics.config_reload(true);
         metrics.note_flow("f", true, 0);
+        let (name, role) = ("rabbit".into(), "publishing".into());
+        let blocked = Some("low on memory".into());
+        let state =
+            ConnectionState { name, role, is_up: true, problem: None, blocked, connects: 2, blocks: 1 };
+        metrics.note_connection("amqp", &state);
 
         let text = metrics.encode().unwrap();
+        let labels = r#"{adapter="amqp",connection="rabbit",role="publishing"}"#;
+        for line in
+            ["up", "blocked", "blocks_total"].map(|name| format!("gristmill_connection_{name}{labels} 1\n"))
+        {
+            assert!(text.contains(&line), "{line}{text}");
+        }
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating.md");
         let page = std::fs::read_to_string(page).unwrap();
         let mut seen = 0;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
+use gristmill_core::connection::ConnectionState;
 use gristmill_tls::TlsError;
 use lapin::{Channel, Connection, ConnectionProperties, Event, tcp::AsyncTcpStream, uri::AMQPScheme};
 use rand::Rng as _;
@@ -22,7 +23,6 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    ConnectionState,
     spec::{AmqpConnectionSpec, Target},
     stream::{self, Kit, StreamHandle},
 };
@@ -135,7 +135,7 @@ impl Link {
         };
         Some(ConnectionState {
             name: Arc::clone(&shared.name),
-            role: shared.role,
+            role: shared.role.into(),
             is_up,
             problem,
             blocked: self.blocked(),

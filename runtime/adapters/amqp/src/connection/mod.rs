@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use gristmill_core::connection::Connection;
+use gristmill_core::connection::{Connection, ConnectionState};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::{
@@ -41,25 +41,6 @@ pub(crate) struct Broker {
     pub(crate) fingerprint: Arc<str>,
     pub(crate) consuming: Link,
     pub(crate) publishing: Link,
-}
-
-/// How a connection is, for who shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionState {
-    /// The name under `connections:`.
-    pub name: Arc<str>,
-    /// What this one of its two TCP connections is for: `consuming` or `publishing`.
-    pub role: &'static str,
-    /// Whether it is up.
-    pub is_up: bool,
-    /// Why it is not up, as far as is known.
-    pub problem: Option<Arc<str>>,
-    /// Why the broker does not read from it for now: it is short of memory or disk.
-    pub blocked: Option<Arc<str>>,
-    /// How often it has been made, the first time included.
-    pub connects: u64,
-    /// How often the broker has blocked it.
-    pub blocks: u64,
 }
 
 // === impl Brokers ===
@@ -95,8 +76,6 @@ impl Brokers {
         let brokers: Vec<Arc<Broker>> = open.values().filter_map(Weak::upgrade).collect();
         drop(open);
         let links = brokers.iter().flat_map(|broker| [&broker.consuming, &broker.publishing]);
-        let mut states: Vec<ConnectionState> = links.filter_map(Link::state).collect();
-        states.sort_by(|a, b| (&a.name, a.role).cmp(&(&b.name, b.role)));
-        states
+        links.filter_map(Link::state).collect()
     }
 }

@@ -4,7 +4,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use gristmill_brokers::rabbitmq::RabbitMq;
-use gristmill_core::{ErrorClass, adapter::SinkUse};
+use gristmill_core::{
+    ErrorClass,
+    adapter::{Adapter as _, SinkUse},
+};
 use lapin::BasicProperties;
 use serde_json::json;
 use tokio::task::spawn_blocking;
@@ -139,7 +142,11 @@ async fn a_broker_that_hangs_is_given_up_and_one_that_is_short_of_memory_is_wait
     let failure = sink.send(&message("blocked")).await.unwrap_err();
     assert_eq!(failure.class(), ErrorClass::Timeout);
     eventually("the blocked connection is seen", async || {
-        bench.adapter.connections().iter().any(|state| state.role == "publishing" && state.blocked.is_some())
+        bench
+            .adapter
+            .connection_states()
+            .iter()
+            .any(|state| &*state.role == "publishing" && state.blocked.is_some())
     })
     .await;
     let failure = sink.send(&message("blocked too")).await.unwrap_err();
@@ -148,7 +155,11 @@ async fn a_broker_that_hangs_is_given_up_and_one_that_is_short_of_memory_is_wait
     let delivery = next(&mut *source).await;
     delivery.acknowledgement.delivered();
     assert!(
-        bench.adapter.connections().iter().any(|state| state.role == "consuming" && state.blocked.is_none())
+        bench
+            .adapter
+            .connection_states()
+            .iter()
+            .any(|state| &*state.role == "consuming" && state.blocked.is_none())
     );
     let _broker = spawn_blocking(move || {
         broker.memory_alarm(false);

@@ -1,7 +1,10 @@
 //! Queues: declared, missing, deleted, of other properties.
 
 use gristmill_brokers::rabbitmq::RabbitMq;
-use gristmill_core::{Settlement, adapter::SinkUse};
+use gristmill_core::{
+    Settlement,
+    adapter::{Adapter as _, SinkUse},
+};
 use lapin::{
     BasicProperties,
     options::{QueueDeclareOptions, QueueDeleteOptions},
@@ -58,8 +61,8 @@ async fn several_hosts_are_tried_in_turn() {
     let bench = Bench::with(json!({"urls": ["amqp://127.0.0.1:1", url()]}));
     let config = json!({"connection": "rabbit", "queue": unique("hosts"), "declare": {"auto_delete": true}});
     let _source = bench.start(&config).await.unwrap();
-    let states = bench.adapter.connections();
-    assert_eq!((states.len(), states[0].role, states[0].is_up), (1, "consuming", true), "{states:?}");
+    let states = bench.adapter.connection_states();
+    assert_eq!((states.len(), &*states[0].role, states[0].is_up), (1, "consuming", true), "{states:?}");
 }
 
 #[tokio::test]

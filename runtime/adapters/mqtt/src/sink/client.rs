@@ -26,6 +26,7 @@ use crate::{
     backoff::Backoff,
     connection::MqttConnection,
     link::{Dial, Link, LinkError, Turn, Welcome},
+    monitor::Monitors,
     wire::{Packet, QoS},
 };
 
@@ -37,6 +38,7 @@ const WINDOW: usize = 1_000;
 pub(crate) struct Clients {
     open: Mutex<HashMap<Arc<str>, Known>>,
     tasks: TaskTracker,
+    monitors: Arc<Monitors>,
 }
 
 /// A client, as long as a sink has it.
@@ -85,8 +87,8 @@ struct Task {
 // === impl Clients ===
 
 impl Clients {
-    pub(crate) fn new(tasks: TaskTracker) -> Self {
-        Self { open: Mutex::default(), tasks }
+    pub(crate) fn new(tasks: TaskTracker, monitors: Arc<Monitors>) -> Self {
+        Self { open: Mutex::default(), tasks, monitors }
     }
 
     /// The client of a connection. It connects by itself.
@@ -114,6 +116,7 @@ impl Clients {
             clean_start: true,
             session_expiry_s: 0,
             receive_maximum: u16::MAX,
+            monitor: self.monitors.get(&named.name, "sinks"),
         };
         let task = Task {
             dial,

@@ -28,12 +28,14 @@ use self::{
 use crate::{
     config::Version,
     link::{self, Dial},
+    monitor::Monitors,
 };
 
 /// Checked configuration of a source.
 pub(crate) struct MqttSourceSpec {
     checked: CheckedSource,
     tasks: TaskTracker,
+    monitors: Arc<Monitors>,
 }
 
 /// A source whose files are read. It connects when it starts, for two clients of one id cannot be.
@@ -49,8 +51,14 @@ struct MqttSource {
 }
 
 /// Checks the configuration of a source. `None` when there are mistakes.
-pub(crate) fn check(node: &Node, checker: &mut Checker<'_>, tasks: &TaskTracker) -> Option<MqttSourceSpec> {
-    Some(MqttSourceSpec { checked: spec::check(node, checker)?, tasks: tasks.clone() })
+pub(crate) fn check(
+    node: &Node,
+    checker: &mut Checker<'_>,
+    tasks: &TaskTracker,
+    monitors: &Arc<Monitors>,
+) -> Option<MqttSourceSpec> {
+    let checked = spec::check(node, checker)?;
+    Some(MqttSourceSpec { checked, tasks: tasks.clone(), monitors: Arc::clone(monitors) })
 }
 
 // === impl MqttSourceSpec ===
@@ -119,6 +127,7 @@ impl SourceSpec for MqttSourceSpec {
                 connection.version,
                 context.limits.in_flight,
             ),
+            monitor: self.monitors.get(&named.name, &format!("source {}", context.flow)),
             connection,
         };
         let settings = Settings {
