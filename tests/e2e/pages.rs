@@ -13,7 +13,14 @@ use gristmill_guests::{Guest, router, transformer};
 use crate::harness::Scratch;
 
 /// What the examples take from the environment.
-const VARIABLES: [&str; 3] = ["API_KEY", "API_TOKEN", "GITHUB_WEBHOOK_SECRET"];
+const VARIABLES: [&str; 6] = [
+    "API_KEY",
+    "API_TOKEN",
+    "BROKER_PASSWORD",
+    "GITHUB_WEBHOOK_SECRET",
+    "MQTT_PASSWORD",
+    "RABBITMQ_PASSWORD",
+];
 
 fn page(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
@@ -73,10 +80,16 @@ fn the_flows_of_the_pages_are_valid() {
     scratch.plugin("content-router", &takes_anything(router()));
     scratch.save("secrets/webhook", "0123456789abcdef\n");
     let (mut valid, mut wrong) = (0, String::new());
-    for name in ["flows.md", "adapters/file.md", "adapters/http.md"] {
+    for name in ["flows.md", "adapters/amqp.md", "adapters/file.md", "adapters/http.md", "adapters/mqtt.md"] {
         let page = page(name);
         for block in blocks(&page, "yaml") {
-            scratch.flow("example", &completed(block));
+            // The flows that follow on the page name the connections of this one.
+            if block.lines().any(|line| line == "connections:") {
+                scratch.save("gristmill.yaml", block);
+                scratch.flow("example", &completed(""));
+            } else {
+                scratch.flow("example", &completed(block));
+            }
             let (good, said) = validated(&scratch);
             if !good {
                 wrong += &format!("docs/{name} has an example that is refused:\n{block}\n{said}\n");

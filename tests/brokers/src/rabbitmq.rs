@@ -214,6 +214,8 @@ impl RabbitMq {
         let mut command = Command::new(sbin.join(program));
         command
             .envs(path.map(|path| ("PATH", path)))
+            // Where it leaves its dumps.
+            .current_dir(folder)
             .env("HOME", folder.join("home"))
             .env("RABBITMQ_HOME", &self.server)
             .env("RABBITMQ_NODENAME", format!("mill{}@localhost", self.ports.amqp))
@@ -291,10 +293,10 @@ impl SharedRabbitMq {
 
 impl Guardian {
     fn new(folder: &Path, ports: Ports) -> io::Result<Self> {
-        // The mapper refuses to end while it still knows of a node.
+        // `kill -KILL -- -1` is what not every shell knows. The mapper refuses to end while it still knows of a node.
         let script = r#"
             cat > /dev/null
-            [ -s "$1/group" ] && kill -KILL -- "-$(cat "$1/group")"
+            [ -s "$1/group" ] && kill -s KILL -- "-$(cat "$1/group")"
             tries=0
             while [ $tries -lt 50 ] && epmd -port "$2" -names > /dev/null; do
                 epmd -port "$2" -kill > /dev/null
@@ -379,6 +381,8 @@ mod tests {
         let (address, folder) = (broker.address(), broker.folder.path().to_owned());
         broker.restart();
         assert!(answers(address));
+        // As when its process is killed: no one but the guardian is left to end it.
+        drop(broker.child.take());
         drop(broker);
         assert!(!answers(address) && !folder.exists());
     }
