@@ -95,7 +95,7 @@ pub struct Lines {
 pub struct Follow {
     /// Where files are begun that are there when the flow follows the folder, or its pattern, for the first time. Files that
     /// appear later are begun at their beginning.
-    pub start: Start,
+    pub start_at: StartAt,
     /// The longest line, in bytes. A longer one is rejected. The flow's `body_bytes` bounds it as well.
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub max_line_bytes: usize,
@@ -104,16 +104,19 @@ pub struct Follow {
     /// How many files are held open at once. More are followed in turn.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_files: usize,
-    /// A file that was renamed away, or deleted, is given up once nothing has been added to it for this long, in
-    /// milliseconds. One that is still there is closed meanwhile.
+    /// A file is closed once nothing has been added to it for this long, in milliseconds, until something is.
     #[schemars(range(min = 100, max = 86_400_000))]
     pub idle_close_ms: u64,
+    /// A file that was renamed or deleted is finished once nothing has been added to it for this long, in milliseconds:
+    /// so long may its writer take to notice. What stands after its last line break is a line then.
+    #[schemars(range(min = 100, max = 86_400_000))]
+    pub rotated_wait_ms: u64,
 }
 
 /// Where a file is begun.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum StartAt {
     /// With its first line.
     #[default]
     Beginning,
@@ -284,11 +287,12 @@ impl Default for Lines {
 impl Default for Follow {
     fn default() -> Self {
         Self {
-            start: Start::Beginning,
+            start_at: StartAt::Beginning,
             max_line_bytes: 1024 * 1024,
             empty_lines: EmptyLines::Skip,
             max_files: 256,
-            idle_close_ms: 60_000,
+            idle_close_ms: 300_000,
+            rotated_wait_ms: 5_000,
         }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) stamp: u64,
     /// What it was called when it was met, as text.
     pub(crate) name: String,
+    /// Where it was begun.
+    pub(crate) begun_at: u64,
     /// Everything before this offset is settled.
     pub(crate) offset: u64,
     /// The number of the line that begins there, counted from where the file was begun.
@@ -176,6 +178,7 @@ mod tests {
             anchor: Print::of(b"anchor"),
             stamp: u64::MAX,
             name: "app.log".into(),
+            begun_at: 0,
             offset: 10,
             line: 2,
             settled: vec![(12, 20)],

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::EmptyLines,
-    fsys::open_no_follow,
+    fsys::{name_text, open_no_follow},
     source::{
         claimed::Reason,
         lines::{KEPT_BEFORE, Line, LineReader},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How much of a file's beginning tells it from others, in bytes.
-const HEAD_BYTES: usize = 256;
+const HEAD_BYTES: usize = 1_024;
 
 /// A batch ends when it holds this many bytes, …
 const BATCH_BYTES: usize = 256 * 1024;
@@ -241,6 +241,11 @@ impl Followed {
         }
     }
 
+    /// Whether it was renamed since it was met, deleted, or moved elsewhere: its writer writes, or will write, to another.
+    pub(crate) fn is_rotated(&self) -> bool {
+        !self.is_wanted || self.name.as_deref().is_some_and(|name| name_text(name) != self.life.name)
+    }
+
     /// Whether the system has no name for it any more.
     pub(crate) fn is_deleted(&self) -> bool {
         let metadata = self.open.as_ref().and_then(|open| open.input.metadata().ok());
@@ -282,8 +287,11 @@ impl Followed {
             open.reader.rest();
         }
         let source = LineSource::new(open, &self.life, &settings);
-        if self.life.state().head.length as usize != HEAD_BYTES {
+        if head.length as usize != HEAD_BYTES {
             self.life.state().head = Print::of(&look.head);
+        }
+        if head.length == 0 && !look.head.is_empty() {
+            shared.mark_unsaved();
         }
         for (line, before) in look.lines {
             self.take(line, before, &source, shared, &settings, batch);
@@ -335,6 +343,7 @@ impl Followed {
         state.note_end(line.end, before);
         drop(state);
         let Some(slot) = slot else { return };
+        let number = self.life.counts_lines().then_some(line.number);
         let Some(body) = line.body else {
             settings.observer.refused("line_too_long");
             let text = format!(
@@ -343,7 +352,7 @@ impl Followed {
             );
             let reason = Reason { class: "limit", text };
             let content = Content::In(Arc::clone(&source.input), line.end);
-            let rejection = Rejection { slot, start: line.start, content, reason };
+            let rejection = Rejection { slot, start: line.start, line: number, content, reason };
             return shared.reject_unoffered(&self.life, rejection);
         };
         batch.bytes += body.len();
@@ -351,6 +360,7 @@ impl Followed {
             file: Arc::clone(&self.life),
             slot,
             start: line.start,
+            line: number,
             number: batch.next_number,
             body,
             headers: source.headers.clone(),
@@ -394,9 +404,9 @@ impl Open {
 }
 
 impl Batch {
-    /// An empty one.
-    pub(crate) fn new(next_number: u64) -> Self {
-        Self { next_number, ..Self::default() }
+    /// One that these are in.
+    pub(crate) fn new(next_number: u64, pieces: Vec<Piece>) -> Self {
+        Self { lines: pieces.len(), pieces, next_number, bytes: 0 }
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -30,6 +30,8 @@ pub(crate) struct Incarnation {
     pub(crate) inode: u64,
     pub(crate) born: Option<u64>,
     stamp: u64,
+    /// Where in the file it was begun.
+    begun_at: u64,
     /// The part of message ids before the offset.
     origin: String,
     state: Mutex<State>,
@@ -62,6 +64,8 @@ pub(crate) struct Piece {
     /// Its place in the ledger.
     pub(crate) slot: u64,
     pub(crate) start: u64,
+    /// Its number in the file, from 1, if that is known.
+    pub(crate) line: Option<u64>,
     /// The order in which lines were read, of all files.
     pub(crate) number: u64,
     pub(crate) body: Bytes,
@@ -74,6 +78,7 @@ pub(crate) struct Piece {
 pub(crate) struct Rejection {
     pub(crate) slot: u64,
     pub(crate) start: u64,
+    pub(crate) line: Option<u64>,
     pub(crate) content: Content,
     pub(crate) reason: Reason,
 }
@@ -110,6 +115,7 @@ impl Incarnation {
             // Seeded anew for each process, and with the time: no two are alike.
             stamp: RandomState::new().hash_one((inode, born, SystemTime::now())),
             name,
+            begun_at: offset,
             offset,
             line: 1,
             settled: Vec::new(),
@@ -120,7 +126,8 @@ impl Incarnation {
 
     /// A life that is known from before.
     pub(crate) fn known(entry: Entry, settings: &Settings) -> Self {
-        let Entry { inode, born, head, anchor, stamp, name, offset, line, settled, seen_ms } = entry;
+        let Entry { inode, born, head, anchor, stamp, name, begun_at, offset, line, settled, seen_ms } =
+            entry;
         let progress = Progress { inode, offset, line, settled, finished: false };
         Self {
             origin: with_stamp(&settings.directory, &name, stamp),
@@ -128,6 +135,7 @@ impl Incarnation {
             inode,
             born,
             stamp,
+            begun_at,
             state: Mutex::new(State {
                 ledger: Ledger::new(Some(progress)),
                 anchors: VecDeque::new(),
@@ -144,6 +152,11 @@ impl Incarnation {
     /// A poisoned lock is taken all the same: at worst a message settles twice, which changes nothing.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the numbers of its lines are known: not in a file that was begun in the middle.
+    pub(crate) fn counts_lines(&self) -> bool {
+        self.begun_at == 0
     }
 
     /// The id of the message at this offset.
@@ -182,6 +195,7 @@ impl Incarnation {
             anchor: state.anchor,
             stamp: self.stamp,
             name: self.name.clone(),
+            begun_at: self.begun_at,
             offset,
             line,
             settled,

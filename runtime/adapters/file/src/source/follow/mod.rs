@@ -203,12 +203,27 @@ impl FollowSource {
 
     fn deliver(&self, piece: &Piece, acknowledgement: Acknowledgement, redelivered: bool) -> Delivery {
         let mut headers = piece.headers.clone();
-        // Digits are always a valid value.
-        let _ = headers.append("file-offset", &piece.start.to_string());
+        let numbers = [("file-offset", Some(piece.start)), ("file-line", piece.line)];
+        for (name, number) in numbers {
+            // Digits are always a valid value.
+            let _ = number.map(|number| headers.append(name, &number.to_string()));
+        }
         let now = self.shared.settings().clock.now();
         let id = piece.file.message_id(piece.start);
         let message = Message::new(id, now, piece.body.clone()).with_headers(headers);
         Delivery { redelivered, ..Delivery::new(message, acknowledgement) }
+    }
+
+    /// How many files are known.
+    #[cfg(test)]
+    async fn known(&mut self) -> usize {
+        if let Station::Working(_) = &self.station {
+            self.fill().await.unwrap_or_default();
+        }
+        match &self.station {
+            Station::Idle(tail) => tail.known(),
+            Station::Working(_) => 0,
+        }
     }
 
     /// Ends as a process does that is killed: nothing more is written.

@@ -43,9 +43,13 @@ impl Settings {
         takes(&self.matcher, name)
     }
 
-    /// How long a file may rest before it is closed or given up.
-    pub(crate) fn idle_close(&self) -> Duration {
-        Duration::from_millis(self.follow.idle_close_ms)
+    /// How long a file may rest before it is closed; or finished, if it was rotated away.
+    pub(crate) fn rest(&self, is_rotated: bool) -> Duration {
+        Duration::from_millis(if is_rotated {
+            self.follow.rotated_wait_ms
+        } else {
+            self.follow.idle_close_ms
+        })
     }
 
     /// Makes the folder that is read, if it is missing and may be made.

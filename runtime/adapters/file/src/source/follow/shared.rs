@@ -142,6 +142,11 @@ impl Shared {
         book.is_unsaved = true;
     }
 
+    /// What the checkpoint tells of has changed.
+    pub(crate) fn mark_unsaved(&self) {
+        lock(&self.book).is_unsaved = true;
+    }
+
     /// Writes the checkpoint, if it tells of other files than the one on disk. Blocks.
     pub(crate) fn save(&self) -> io::Result<()> {
         let place = lock(&self.place);
@@ -201,8 +206,9 @@ impl Shared {
                 Some(failure) => Reason { class: failure.class().name(), text: failure.text().to_owned() },
                 None => Reason { class: "rejected", text: "the flow rejected it without a reason".into() },
             };
+            let (slot, start, line) = (piece.slot, piece.start, piece.line);
             let content = Content::Bytes(piece.body.clone());
-            state.rejections.push(Rejection { slot: piece.slot, start: piece.start, content, reason });
+            state.rejections.push(Rejection { slot, start, line, content, reason });
         } else {
             state.ledger.settle(piece.slot);
         }
@@ -350,7 +356,7 @@ fn keep_rejected(file: &Arc<Incarnation>, settings: &Settings) -> io::Result<()>
     let lines = rejections.iter().map(|rejection| RejectedLine {
         message: file.message_id(rejection.start),
         offset: rejection.start,
-        line: None,
+        line: rejection.line,
         content: match &rejection.content {
             Content::Bytes(bytes) => keep::Content::Bytes(bytes),
             Content::In(source, end) => keep::Content::In(source, rejection.start, *end),

@@ -22,7 +22,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    config::{FileOrder, Start},
+    config::{FileOrder, StartAt},
     fsys::{end_of_last_line, name_text, open_no_follow},
 };
 
@@ -69,6 +69,8 @@ pub(crate) struct Tail {
     /// Which file is read first in the next batch: each in turn.
     turn: usize,
     next_number: u64,
+    /// What was read while the checkpoint could not be written.
+    unoffered: Vec<Piece>,
     looked_at: Option<Instant>,
     warned: HashSet<OsString>,
 }
@@ -98,11 +100,18 @@ impl Tail {
         let gap = if hint { LOOK_GAP } else { settings.poll };
         let has_looked = self.looked_at.is_none_or(|at| now >= at + gap);
         let looked = if has_looked { self.look(shared, &settings, now) } else { Ok(()) };
-        // Before anything is offered of a file that was met, so that it has the same ids when it is offered again.
-        shared.save().map_err(cannot)?;
-        let mut batch = Batch::new(self.next_number);
-        let progress = self.read(shared, &settings, &mut batch, now);
+        let mut batch = Batch::new(self.next_number, std::mem::take(&mut self.unoffered));
+        let progress = match batch.is_empty() {
+            true => self.read(shared, &settings, &mut batch, now),
+            false => Progress { again: true, ..Progress::default() },
+        };
         self.next_number = batch.next_number;
+        // Before anything is offered of a file that was met, so that it has the same ids when it is offered again, and what
+        // it begins with, so that no other file gets them.
+        if let Err(error) = shared.save() {
+            self.unoffered = batch.pieces;
+            return Err(cannot(error));
+        }
         if batch.is_empty() && !progress.again {
             // What is open is read on, though the folder cannot be looked into.
             looked?;
@@ -217,7 +226,7 @@ impl Tail {
             return false;
         }
         let has_appeared = looked_for.is_some_and(|pattern| pattern.is_match(&found.name));
-        let at_end = settings.follow.start == Start::End && !has_appeared;
+        let at_end = settings.follow.start_at == StartAt::End && !has_appeared;
         let begun = open_no_follow(settings.directory.path().join(&found.name).as_path()).and_then(|input| {
             let metadata = input.metadata()?;
             let offset = if at_end { end_of_last_line(&input, metadata.len())? } else { 0 };
@@ -260,12 +269,13 @@ impl Tail {
         true
     }
 
-    /// Forgets files that have been gone for long. Whether there were any.
+    /// Forgets files that were deleted or have been gone for long. Whether there were any.
     fn forget(&mut self, now_ms: u64) -> bool {
         let before = self.files.len();
         self.files.retain(|file| {
             let gone_for = now_ms.saturating_sub(file.life.state().seen_ms);
-            file.name.is_some() || file.is_open() || !file.is_settled() || gone_for < GONE_MS
+            let is_past = file.is_gone || gone_for >= GONE_MS;
+            file.name.is_some() || file.is_open() || !file.is_settled() || !is_past
         });
         self.files.len() != before
     }
@@ -285,8 +295,6 @@ impl Tail {
             }
         }
         if progress.is_changed {
-            // Those that were deleted: their inode numbers are free for others.
-            self.files.retain(|file| !file.is_gone || !file.is_settled());
             self.note(shared, shared.pattern());
         }
         progress
@@ -365,10 +373,9 @@ impl Tail {
             Ok(ReadOn::Later) => {}
             Ok(ReadOn::Full) => progress.is_full = true,
             Ok(ReadOn::End) => {
-                if file.resting_since().is_some_and(|since| now >= since + settings.idle_close()) {
-                    if !file.is_wanted
-                        && let Err(error) = file.read_tail(shared, batch)
-                    {
+                let is_rotated = file.is_rotated();
+                if file.resting_since().is_some_and(|since| now >= since + settings.rest(is_rotated)) {
+                    if is_rotated && let Err(error) = file.read_tail(shared, batch) {
                         tracing::warn!(file = file.life.name, %error, "the end of a file cannot be read");
                     }
                     file.is_gone = file.is_deleted();
