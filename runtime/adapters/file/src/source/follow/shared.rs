@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    checkpoint::{Checkpoint, Store},
+    checkpoint::{Checkpoint, Entry, Store},
     incarnation::{Content, Incarnation, Piece, Rejection},
     settings::Settings,
 };
@@ -117,16 +117,22 @@ impl Shared {
         book.due.clear();
     }
 
-    /// Takes the place of the checkpoint, if that has not been done. Gives what was there, the first time.
-    pub(crate) fn open(&self) -> io::Result<Option<Checkpoint>> {
+    /// Takes the place of the checkpoint, if that has not been done. Gives what it told of, the first time.
+    pub(crate) fn open(&self) -> io::Result<Option<Vec<Entry>>> {
         let mut place = lock(&self.place);
         if !matches!(&*place, Place::Unopened) {
             return Ok(None);
         }
         let (store, checkpoint) = Store::open(&self.settings().checkpoint)?;
         *place = Place::Held(store);
-        lock(&self.book).pattern.clone_from(&checkpoint.pattern);
-        Ok(Some(checkpoint))
+        lock(&self.book).pattern = checkpoint.pattern;
+        Ok(Some(checkpoint.files))
+    }
+
+    /// What the next checkpoint would tell of.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let files = lock(&self.book).files.clone();
+        files.iter().map(|file| file.entry()).collect()
     }
 
     /// The pattern that the folder was last looked through with.

@@ -65,6 +65,8 @@ struct Progress {
 /// Looks, opens and reads.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
+    /// Whether it knows what is known.
+    has_begun: bool,
     files: Vec<Followed>,
     /// Which file is read first in the next batch: each in turn.
     turn: usize,
@@ -91,11 +93,17 @@ impl Tail {
         hint: bool,
     ) -> Result<Produced, SourceError> {
         let settings = shared.settings();
-        let cannot = |error: io::Error| settings.cannot("the checkpoint cannot be worked with", &error);
-        if let Some(checkpoint) = shared.open().map_err(cannot)? {
-            let known = checkpoint.files.into_iter().map(|entry| Incarnation::known(entry, &settings));
+        let cannot = |error: io::Error| {
+            let what = format!("the checkpoint `{}` cannot be worked with", settings.checkpoint.display());
+            settings.cannot(&what, &error)
+        };
+        if !self.has_begun {
+            // After a fault of a tail before this one, what that one knew.
+            let entries = shared.open().map_err(cannot)?.unwrap_or_else(|| shared.entries());
+            let known = entries.into_iter().map(|entry| Incarnation::known(entry, &settings));
             self.files = known.map(|life| Followed::new(Arc::new(life))).collect();
             self.note(shared, shared.pattern());
+            self.has_begun = true;
         }
         let gap = if hint { LOOK_GAP } else { settings.poll };
         let has_looked = self.looked_at.is_none_or(|at| now >= at + gap);

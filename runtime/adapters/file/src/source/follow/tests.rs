@@ -68,15 +68,18 @@ impl Bench {
         spec.filter(|_| texts.is_empty()).ok_or(texts)
     }
 
-    async fn prepare(&self, config: Json) -> Box<dyn PreparedSource> {
-        let context = EndpointContext {
+    fn context(&self) -> EndpointContext {
+        EndpointContext {
             flow: "test".into(),
             limits: self.limits.clone(),
             state_dir: self.folder.path().join("state"),
             clock: Arc::new(ManualClock::default()),
             observer: Arc::new(Unobserved),
-        };
-        self.check(config).unwrap().prepare(context).await.unwrap()
+        }
+    }
+
+    async fn prepare(&self, config: Json) -> Box<dyn PreparedSource> {
+        self.check(config).unwrap().prepare(self.context()).await.unwrap()
     }
 
     async fn start(&self, config: Json) -> FollowSource {
@@ -205,6 +208,118 @@ async fn a_renamed_file_is_given_up_with_the_line_that_has_no_end() {
     kill(source).await;
     let mut source = bench.start(json!({})).await;
     assert!(is_idle(&mut source).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_file_whose_name_is_wanted_too_is_not_read_twice() {
+    for killed in [false, true] {
+        let bench = Bench::new();
+        bench.add("app.log", "1\n2\nend");
+        let mut source = bench.start(json!({"pattern": "*"})).await;
+        expect(&mut source, &["1", "2"]).await;
+        if killed {
+            kill(source).await;
+            source = bench.start(json!({"pattern": "*"})).await;
+        }
+        bench.rename("app.log", "app.log.1");
+        bench.add("app.log", "3\n");
+        expect(&mut source, &["3", "end"]).await;
+        bench.rename("app.log.1", "app.log.2");
+        bench.rename("app.log", "app.log.1");
+        bench.add("app.log", "4\n");
+        expect(&mut source, &["4"]).await;
+        // Packed: what stays is another file, of a name that is not wanted here.
+        fs::remove_file(bench.path("app.log.2")).unwrap();
+        assert!(is_idle(&mut source).await);
+        kill(source).await;
+        let mut source = bench.start(json!({"pattern": "*"})).await;
+        assert!(is_idle(&mut source).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_in_the_air_at_a_truncation_does_not_move_the_new_checkpoint() {
+    let bench = Bench::new();
+    bench.add("app.log", "old one\nold two\n");
+    let mut source = bench.start(json!({})).await;
+    let old = take(&mut source, 2).await;
+    File::create(bench.path("app.log")).unwrap();
+    bench.add("app.log", "new\n");
+    let new = take(&mut source, 1).await;
+    deliver(old);
+    kill(source).await;
+    drop(new);
+    let mut source = bench.start(json!({})).await;
+    let again = take(&mut source, 1).await;
+    assert_eq!(bodies(&again), ["new"]);
+    deliver(again);
+    assert!(is_idle(&mut source).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_file_in_the_place_of_one_that_was_in_the_air_has_other_ids() {
+    let bench = Bench::new();
+    bench.add("app.log", "old\n");
+    let mut source = bench.start(json!({})).await;
+    let old = take(&mut source, 1).await;
+    // Killed before anything has settled; the same inode is written anew meanwhile.
+    source.die().await;
+    fs::write(bench.path("app.log"), "new\n").unwrap();
+    let mut source = bench.start(json!({})).await;
+    let new = take(&mut source, 1).await;
+    assert_eq!(bodies(&new), ["new"]);
+    assert_ne!(new[0].message.id(), old[0].message.id());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_while_the_checkpoint_could_not_be_written_is_offered_later() {
+    let bench = Bench::new();
+    let mut source = bench.start(json!({})).await;
+    assert!(is_idle(&mut source).await);
+    let path = source.shared.settings().checkpoint.with_extension("new");
+    fs::create_dir(&path).unwrap();
+    bench.add("app.log", "1\n2\n");
+    let error = loop {
+        if let Ok(Err(error)) = tokio::time::timeout(WHILE, source.next()).await {
+            break error;
+        }
+    };
+    assert!(error.text.contains("json` cannot be worked with"), "{error}");
+    fs::remove_dir(&path).unwrap();
+    expect(&mut source, &["1", "2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_missing_or_may_not_be_read_is_told_at_once() {
+    let bench = Bench::new();
+    let refused = |config: Json| {
+        let (spec, context) = (bench.check(config).unwrap(), bench.context());
+        async move { spec.prepare(context).await.err().unwrap().text }
+    };
+    let missing = refused(json!({"directory": "nowhere"})).await;
+    assert!(missing.contains("nowhere` does not exist: make it, mend `directory`"), "{missing}");
+    fs::write(bench.folder.path().join("file"), "").unwrap();
+    let file = refused(json!({"directory": "file"})).await;
+    assert!(file.contains("is not a folder: `directory` names the folder"), "{file}");
+    // It is made when that is asked for, and nothing else is needed of it than reading.
+    let mut source = bench.start(json!({"directory": "made", "create_directory": true})).await;
+    assert!(is_idle(&mut source).await);
+    assert!(bench.folder.path().join("made").is_dir());
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_alone_is_enough() {
+    let bench = Bench::new();
+    let mut spec = bench.check(json!({})).unwrap();
+    spec.watch = false;
+    let mut source = ours(spec.prepare(bench.context()).await.unwrap().start().await.unwrap());
+    assert!(is_idle(&mut source).await);
+    bench.add("app.log", "1\n");
+    expect(&mut source, &["1"]).await;
+    bench.add("app.log", "2\n");
+    bench.rename("app.log", "app.log.1");
+    bench.add("app.log", "3\n");
+    expect(&mut source, &["2", "3"]).await;
 }
 
 #[tokio::test]
@@ -497,6 +612,28 @@ async fn a_new_version_takes_over_what_is_open_and_unsettled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fault_while_reading_repeats_only_what_is_unsettled() {
+    let bench = Bench::new();
+    bench.add("app.log", "1\n2\n");
+    let mut source = bench.start(json!({})).await;
+    let mut deliveries = take(&mut source, 2).await;
+    let unsettled = deliveries.pop().unwrap();
+    deliver(deliveries);
+    // What a panic leaves.
+    source.known().await;
+    source.station = Station::Idle(Box::default());
+    bench.add("app.log", "3\n");
+    let again = take(&mut source, 2).await;
+    assert_eq!(bodies(&again), ["2", "3"]);
+    assert_eq!(again[0].message.id(), unsettled.message.id());
+    unsettled.acknowledgement.delivered();
+    deliver(again);
+    kill(source).await;
+    let mut source = bench.start(json!({})).await;
+    assert!(is_idle(&mut source).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_files_than_may_be_open_are_followed_in_turn() {
     let bench = Bench::new();
     for n in 0..10 {
@@ -593,6 +730,9 @@ fn what_has_no_meaning_is_a_mistake_and_what_clashes_is_said() {
     assert!(one.keeps_rejected() && one.order() == Order::Total);
     let taking = bench.check(json!({"pattern": "app*", "read": {"lines": {}}})).unwrap();
     assert!(one.conflict(&taking).unwrap().contains("move a file away"));
+    let other = bench.check(json!({"pattern": "a*"})).unwrap();
+    assert!(one.conflict(&other).unwrap().contains("would be a message of both"));
+    assert_eq!(one.conflict(&bench.check(json!({"pattern": "*.err"})).unwrap()), None);
     let same = bench.check(json!({"read": {"lines": {}}})).unwrap();
     assert_eq!(one.claims(), same.claims());
     assert_ne!(one.identity(), same.identity());
