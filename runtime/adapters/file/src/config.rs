@@ -11,7 +11,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// The folder to take files from. Relative to the runtime's base folder. It must be writable: a file is claimed by moving
-    /// it into `.gristmill` inside. Its subfolders are not read.
+    /// it into `.gristmill` inside; with `follow`, reading is enough. Its subfolders are not read.
     pub directory: PathBuf,
     /// Whether `directory` is made when it is missing. Without it, a missing folder is an error: it may mean that a disk is
     /// not mounted.
@@ -33,16 +33,17 @@ pub struct SourceConfig {
     #[serde(default = "default_poll_ms")]
     #[schemars(range(min = 10, max = 3_600_000))]
     pub poll_ms: u64,
-    /// Whether a file is one message, or each of its lines is.
+    /// Whether a file is one message, or each of its lines is, or each line that other processes add to it.
     #[serde(default)]
     pub read: Read,
     /// The content type of the messages. Without it, it is guessed from the extension of the file's name.
     #[serde(default)]
     pub content_type: Option<String>,
-    /// What becomes of a file that is done. Without it, it is moved to `done` inside the folder.
+    /// What becomes of a file that is done. Without it, it is moved to `done` inside the folder. Not with `follow`.
     #[serde(default)]
     pub done: Option<Done>,
-    /// Where what was rejected is kept. Without it, in `failed` inside the folder.
+    /// Where what was rejected is kept. Without it, in `failed` inside the folder; with `follow`, inside the flow's folder of
+    /// the runtime's state.
     #[serde(default)]
     pub failed: Option<MoveTo>,
 }
@@ -66,6 +67,8 @@ pub enum Read {
     Whole(Whole),
     /// Each line of a file is a message.
     Lines(Lines),
+    /// Each line that other processes add to a file is a message, as they add it (`tail -F`). Files stay where they are.
+    Follow(Follow),
 }
 
 /// A file is one message.
@@ -83,6 +86,42 @@ pub struct Lines {
     pub max_line_bytes: usize,
     /// What becomes of empty lines.
     pub empty_lines: EmptyLines,
+}
+
+/// Each line that other processes add to a file is a message. A line ends with LF or CRLF; one without an end waits for it.
+/// Files that are renamed, truncated and begun anew are followed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Follow {
+    /// Where files are begun that are there when the flow follows the folder, or its pattern, for the first time. Files that
+    /// appear later are begun at their beginning.
+    pub start_at: StartAt,
+    /// The longest line, in bytes. A longer one is rejected. The flow's `body_bytes` bounds it as well.
+    #[schemars(range(min = 1, max = 1_073_741_824))]
+    pub max_line_bytes: usize,
+    /// What becomes of empty lines.
+    pub empty_lines: EmptyLines,
+    /// How many files are held open at once. More are followed in turn.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_files: usize,
+    /// A file is closed once nothing has been added to it for this long, in milliseconds, until something is.
+    #[schemars(range(min = 100, max = 86_400_000))]
+    pub idle_close_ms: u64,
+    /// A file that was renamed or deleted is finished once nothing has been added to it for this long, in milliseconds:
+    /// so long may its writer take to notice. What stands after its last line break is a line then.
+    #[schemars(range(min = 100, max = 86_400_000))]
+    pub rotated_wait_ms: u64,
+}
+
+/// Where a file is begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StartAt {
+    /// With its first line.
+    #[default]
+    Beginning,
+    /// With the first line that ends after now.
+    End,
 }
 
 /// What becomes of empty lines.
@@ -240,6 +279,21 @@ impl Default for Read {
 impl Default for Lines {
     fn default() -> Self {
         Self { max_line_bytes: 1024 * 1024, empty_lines: EmptyLines::Skip }
+    }
+}
+
+// === impl Follow ===
+
+impl Default for Follow {
+    fn default() -> Self {
+        Self {
+            start_at: StartAt::Beginning,
+            max_line_bytes: 1024 * 1024,
+            empty_lines: EmptyLines::Skip,
+            max_files: 256,
+            idle_close_ms: 300_000,
+            rotated_wait_ms: 5_000,
+        }
     }
 }
 

@@ -191,7 +191,7 @@ pub(crate) fn cut_torn_tail(file: &mut File, keep: impl FnOnce() -> io::Result<F
 }
 
 /// The offset after the last line break; 0 when there is none.
-fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
+pub(crate) fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
     // The usual case, without a large read.
     let mut last = [0];
     if length > 0 {

@@ -107,35 +107,74 @@ fn move_with_note(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Adds rejected lines to `<name>.rejected` among the failed files, and the reasons to `<name>.rejected.error`. When this
-/// returns, they are on disk: the lines count as settled then.
-pub(crate) fn rejected_lines(
+/// A line to be kept among the rejected ones.
+pub(crate) struct RejectedLine<'a> {
+    /// The id of the message.
+    pub(crate) message: String,
+    pub(crate) offset: u64,
+    /// The number of the line, where it is known.
+    pub(crate) line: Option<u64>,
+    pub(crate) content: Content<'a>,
+    pub(crate) reason: &'a Reason,
+}
+
+/// What a line holds.
+pub(crate) enum Content<'a> {
+    Bytes(&'a [u8]),
+    /// It stands in a file between these offsets, and may be of any length.
+    In(&'a File, u64, u64),
+}
+
+/// Adds rejected lines of a claimed file to what is kept of them.
+pub(crate) fn rejected_of(
     file: &ClaimedFile,
     settings: &Settings,
     rejections: &[Rejection],
 ) -> io::Result<()> {
-    let folder = &settings.failed;
+    let source = open_no_follow(&file.path)?;
+    let lines = rejections.iter().map(|Rejection { place, reason }| RejectedLine {
+        message: file.message_id(place.start),
+        offset: place.start,
+        line: Some(place.line),
+        content: Content::In(&source, place.start, place.end),
+        reason,
+    });
+    rejected_lines(&settings.failed, &file.name, &file.name_text, &settings.now_text(), lines)
+}
+
+/// Adds rejected lines of the file of this name to `<name>.rejected` among the failed files, and the reasons to
+/// `<name>.rejected.error`. When this returns, they are on disk: the lines count as settled then.
+pub(crate) fn rejected_lines<'a>(
+    folder: &ConfiguredPath,
+    file_name: &OsStr,
+    file_text: &str,
+    now: &str,
+    rejected: impl Iterator<Item = RejectedLine<'a>>,
+) -> io::Result<()> {
     make_folder(folder)?;
-    let name = with_suffix(&file.name, ".rejected");
-    let mut source = open_no_follow(&file.path)?;
+    let name = with_suffix(file_name, ".rejected");
     let (mut lines, lines_before) = append_to(folder, &name)?;
     let (mut notes, notes_before) = append_to(folder, &with_suffix(&name, ".error"))?;
     let wrote = (|| {
-        for Rejection { place, reason } in rejections {
-            source.seek(SeekFrom::Start(place.start))?;
-            // A line may be of any length here: one that is too long is rejected for it.
-            let mut line = Read::by_ref(&mut source).take(place.end - place.start);
+        for RejectedLine { message, offset, line, content, reason } in rejected {
             let mut last = LastByte { to: &mut lines, last: None };
-            io::copy(&mut line, &mut last)?;
+            match content {
+                Content::Bytes(bytes) => last.write_all(bytes)?,
+                // A line may be of any length here: one that is too long is rejected for it.
+                Content::In(mut source, start, end) => {
+                    source.seek(SeekFrom::Start(start))?;
+                    io::copy(&mut source.take(end - start), &mut last)?;
+                }
+            }
             if last.last != Some(b'\n') {
                 lines.write_all(b"\n")?;
             }
             let note = ErrorNote {
-                message: file.message_id(place.start),
-                file: &file.name_text,
-                line: Some(place.line),
-                offset: place.start,
-                at: settings.now_text(),
+                message,
+                file: file_text,
+                line,
+                offset,
+                at: now.to_owned(),
                 class: reason.class,
                 error: &reason.text,
             };

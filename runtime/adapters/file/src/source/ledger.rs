@@ -115,6 +115,11 @@ impl Ledger {
         self.window.len() >= MAX_WINDOW
     }
 
+    /// How many more messages may be read before the first unsettled one settles.
+    pub(crate) fn room(&self) -> usize {
+        MAX_WINDOW.saturating_sub(self.window.len())
+    }
+
     /// What to keep on disk.
     pub(crate) fn progress(&self, inode: u64) -> Progress {
         let mut settled: Vec<(u64, u64)> = Vec::new();

@@ -7,6 +7,12 @@ use bytes::Bytes;
 /// How much is read at once, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// How many bytes before the next line are kept, for [`LineReader::before`].
+pub(crate) const KEPT_BEFORE: usize = 64;
+
+/// The longest unfinished line that is held in memory while its end is waited for; a longer one is read again.
+const MAX_HELD_TAIL: usize = 4 * 1024;
+
 /// The byte order mark, in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -45,13 +51,58 @@ impl LineReader {
         Self { max_line_bytes, buffer: Vec::new(), begin: 0, searched: 0, offset, number, thrown_away: 0 }
     }
 
+    /// The same, with the bytes before that offset.
+    pub(crate) fn after(max_line_bytes: usize, offset: u64, number: u64, before: Vec<u8>) -> Self {
+        Self { begin: before.len(), buffer: before, ..Self::new(max_line_bytes, offset, number) }
+    }
+
+    /// From now on a line may be of this length.
+    pub(crate) fn set_max_line_bytes(&mut self, max_line_bytes: usize) {
+        self.max_line_bytes = max_line_bytes;
+    }
+
+    /// Where in the file the next line begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// How far the file has been read.
+    pub(crate) fn read_to(&self) -> u64 {
+        self.offset + self.thrown_away + (self.buffer.len() - self.begin) as u64
+    }
+
+    /// The bytes before the next line: [`KEPT_BEFORE`] of them, or as many as were read.
+    pub(crate) fn before(&self) -> &[u8] {
+        self.buffer.get(self.begin.saturating_sub(KEPT_BEFORE)..self.begin).unwrap_or_default()
+    }
+
+    /// Gives back memory while there is nothing to read. How far a line that is too long was read is not forgotten.
+    pub(crate) fn rest(&mut self) {
+        self.buffer.drain(..self.begin.saturating_sub(KEPT_BEFORE));
+        self.begin = self.begin.min(KEPT_BEFORE);
+        if self.buffer.len() - self.begin > MAX_HELD_TAIL {
+            self.buffer.truncate(self.begin);
+            self.searched = 0;
+        }
+        self.buffer.shrink_to_fit();
+    }
+
     /// The number of the next line.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line, or `None` at the end of the file.
+    /// The next line, or `None` at the end of the file, which also ends a line.
     pub(crate) fn next(&mut self, input: &File) -> io::Result<Option<Line>> {
+        if let Some(line) = self.next_ended(input)? {
+            return Ok(Some(line));
+        }
+        let left = self.buffer.len() - self.begin;
+        Ok((left > 0 || self.thrown_away > 0).then(|| self.take(left, 0)))
+    }
+
+    /// The next line that has a line break, or `None` where the file has no more of them for now.
+    pub(crate) fn next_ended(&mut self, input: &File) -> io::Result<Option<Line>> {
         loop {
             let rest = self.buffer.get(self.begin..).unwrap_or_default();
             let unsearched = rest.get(self.searched..).unwrap_or_default();
@@ -66,8 +117,7 @@ impl LineReader {
                 self.searched = 0;
             }
             if self.fill(input)? == 0 {
-                let left = self.buffer.len() - self.begin;
-                return Ok((left > 0 || self.thrown_away > 0).then(|| self.take(left, 0)));
+                return Ok(None);
             }
         }
     }
@@ -93,11 +143,11 @@ impl LineReader {
     }
 
     fn fill(&mut self, input: &File) -> io::Result<usize> {
-        self.buffer.drain(..self.begin);
-        self.begin = 0;
+        let at = self.read_to();
+        self.buffer.drain(..self.begin.saturating_sub(KEPT_BEFORE));
+        self.begin = self.begin.min(KEPT_BEFORE);
         let held = self.buffer.len();
         self.buffer.resize(held + CHUNK_BYTES, 0);
-        let at = self.offset + self.thrown_away + held as u64;
         let read = loop {
             match input.read_at(self.buffer.get_mut(held..).unwrap_or_default(), at) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -189,6 +239,31 @@ mod tests {
         }
         assert_eq!(count, 5_000);
         assert!(reader.buffer.capacity() <= 3 * CHUNK_BYTES, "{}", reader.buffer.capacity());
+    }
+
+    #[test]
+    fn a_line_without_an_end_waits_for_it() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut reader = LineReader::after(10_000, 0, 1, Vec::new());
+        let mut more = |text: &str, reader: &mut LineReader| {
+            file.write_all(text.as_bytes()).unwrap();
+            let line = reader.next_ended(&file).unwrap();
+            reader.rest();
+            line.map(|line| (line.start, line.end, line.body.map(|body| body.len())))
+        };
+        assert_eq!(more("ab", &mut reader), None);
+        assert_eq!(more("c\nd", &mut reader), Some((0, 4, Some(3))));
+        assert_eq!((reader.before(), reader.offset(), reader.read_to()), (&b"abc\n"[..], 4, 5));
+        // Longer than what is held, and then longer than a line may be.
+        assert_eq!(more(&"x".repeat(MAX_HELD_TAIL), &mut reader), None);
+        assert_eq!(reader.read_to(), 4);
+        assert_eq!(more("\n", &mut reader), Some((4, 6 + MAX_HELD_TAIL as u64, Some(1 + MAX_HELD_TAIL))));
+        assert_eq!(more(&"y".repeat(10_002), &mut reader), None);
+        assert!(reader.buffer.capacity() < 1_000, "{}", reader.buffer.capacity());
+        assert_eq!(more("y", &mut reader), None);
+        let start = 6 + MAX_HELD_TAIL as u64;
+        assert_eq!(more("\n", &mut reader), Some((start, start + 10_004, None)));
+        assert_eq!(reader.before().len(), KEPT_BEFORE);
     }
 
     #[test]

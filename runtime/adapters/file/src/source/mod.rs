@@ -14,11 +14,13 @@
 //! | [`shared`] | settlements, and the flush that brings them to disk |
 //! | [`keep`] | where done, failed and rejected things go |
 //! | [`watch`] | being told of changes |
+//! | [`follow`] | the other source: files that grow, and stay where they are |
 //!
 //! A file's life: listed, rested, claimed by rename, read, its messages settled in any order, moved to where it belongs. At
 //! each moment it is in exactly one place, and a process that dies leaves it where the next one finds it.
 
 mod claimed;
+mod follow;
 mod keep;
 mod ledger;
 mod lines;

@@ -15,10 +15,15 @@ const MAX_PATH_BYTES: usize = 180;
 
 /// `in:orders.jsonl@27c1e5a0b3d94f68`. Holds no `/`, so that an id can be a file's name, or a part of one.
 pub(crate) fn origin(directory: &ConfiguredPath, name_text: &str, metadata: Option<&Metadata>) -> String {
+    with_stamp(directory, name_text, metadata.map_or(0, stamp))
+}
+
+/// The same with a stamp of one's own.
+pub(crate) fn with_stamp(directory: &ConfiguredPath, name_text: &str, stamp: u64) -> String {
     let path = directory.written_path_of(name_text);
     let path = path.trim_start_matches("./").trim_start_matches('/').replace('/', ":");
     let end = path.ceil_char_boundary(path.len().saturating_sub(MAX_PATH_BYTES));
-    format!("{}@{:016x}", path.get(end..).unwrap_or_default(), metadata.map_or(0, stamp))
+    format!("{}@{stamp:016x}", path.get(end..).unwrap_or_default())
 }
 
 /// Stays as it is wherever the file is moved on its file system, and whoever reads it; another file has another one.

@@ -49,19 +49,24 @@ pub(crate) enum AfterDone {
     Delete,
 }
 
+/// Whether a pattern takes this name. Hidden files only when the pattern asks for them: a dot at the start is how many
+/// programs name what they are still writing.
+pub(crate) fn takes(pattern: &GlobMatcher, name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    !bytes.starts_with(RESERVED_PREFIX.as_bytes())
+        && (!bytes.starts_with(b".") || may_be_hidden(pattern))
+        && pattern.is_match(name)
+}
+
 /// Whether a pattern takes names that begin with a dot.
 pub(crate) fn may_be_hidden(pattern: &GlobMatcher) -> bool {
     pattern.glob().glob().starts_with('.')
 }
 
 impl Settings {
-    /// Whether a file of this name is taken. Hidden files only when the pattern asks for them: a dot at the start is how
-    /// many programs name what they are still writing.
+    /// Whether a file of this name is taken.
     pub(crate) fn wants(&self, name: &OsStr) -> bool {
-        let bytes = name.as_encoded_bytes();
-        !bytes.starts_with(RESERVED_PREFIX.as_bytes())
-            && (!bytes.starts_with(b".") || may_be_hidden(&self.matcher))
-            && self.matcher.is_match(name)
+        takes(&self.matcher, name)
     }
 
     /// A claim to files of the folder, which is made if it is missing and may be.

@@ -309,7 +309,7 @@ impl Shared {
         }
         let rejections = std::mem::take(&mut file.state().rejections);
         if !rejections.is_empty() {
-            let kept = keep::rejected_lines(file, settings, &rejections);
+            let kept = keep::rejected_of(file, settings, &rejections);
             let mut state = file.state();
             match kept {
                 Ok(()) => rejections.iter().for_each(|r| state.ledger.settle(r.place.slot)),

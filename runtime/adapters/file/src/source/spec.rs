@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use globset::{GlobBuilder, GlobMatcher};
 use gristmill_core::{
     adapter::Checker,
-    config::{Node, parse},
+    config::{Node, Span, Value, parse},
     message::{CONTENT_TYPE, check_header},
     source::{Claim, EndpointContext, Order, PreparedSource, SourceError, SourceSpec},
 };
@@ -23,12 +23,14 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 use super::{
     PreparedFileSource,
+    follow::{PreparedFollowSource, settings::Settings as FollowSettings},
     overlap::overlap,
     settings::{AfterDone, Reading, Settings},
 };
 use crate::{
-    config::{Done, Read, SourceConfig},
+    config::{Done, Follow, Read, SourceConfig},
     configured::{ConfiguredPath, written},
+    fnv::fnv1a,
     fsys::lexical,
 };
 
@@ -43,7 +45,8 @@ pub(crate) struct FileSourceSpec {
     pattern_is_substituted: bool,
     directory: ConfiguredPath,
     done: AfterDone,
-    failed: ConfiguredPath,
+    /// By default, with `follow`, in the flow's folder of the runtime's state, which is not known yet.
+    failed: Option<ConfiguredPath>,
     /// Off only in tests, to show that polling alone is enough.
     pub(crate) watch: bool,
 }
@@ -61,15 +64,24 @@ impl FileSourceSpec {
             Some(Done::Move(to)) => AfterDone::Move(resolve(&to.directory, at_done)),
             Some(Done::Delete(_)) => AfterDone::Delete,
         };
+        let follows = matches!(config.read, Read::Follow(_));
         let failed = match &config.failed {
-            None => directory.subfolder("failed"),
-            Some(to) => resolve(&to.directory, at_failed),
+            None if follows => None,
+            None => Some(directory.subfolder("failed")),
+            Some(to) => Some(resolve(&to.directory, at_failed)),
         };
+        if follows {
+            for key in ["done", "settle_ms"] {
+                if let Some(at) = node.get(key) {
+                    no_meaning(checker, at, key);
+                }
+            }
+        }
         let is_read = |folder: &ConfiguredPath| lexical(folder.path()) == lexical(directory.path());
         if matches!(&done, AfterDone::Move(done) if is_read(done)) {
             same_folder(checker, at_done);
         }
-        if is_read(&failed) {
+        if failed.as_ref().is_some_and(is_read) {
             same_folder(checker, at_failed);
         }
         if let Some(problem) = config
@@ -138,15 +150,34 @@ impl FileSourceSpec {
         }
     }
 
-    fn settings(&self, context: EndpointContext) -> Settings {
+    /// What a source that follows files wants.
+    fn follow_settings(&self, follow: &Follow, context: EndpointContext) -> FollowSettings {
         let limits = &context.limits;
-        let read = match &self.config.read {
-            Read::Whole(_) => Reading::Whole { max_bytes: limits.body_bytes as u64 },
-            Read::Lines(lines) => Reading::Lines {
-                max_line_bytes: lines.max_line_bytes.min(limits.body_bytes),
-                empty_lines: lines.empty_lines,
-            },
-        };
+        let state = &context.state_dir;
+        // One for each folder: another pattern goes on with the same files.
+        let checkpoint = fnv1a(lexical(self.directory.path()).as_os_str().as_encoded_bytes());
+        let in_state =
+            || ConfiguredPath::new(state, Path::new("failed"), &Node::new(Value::Null, Span::nowhere("")));
+        FollowSettings {
+            directory: self.directory.clone(),
+            create_directory: self.config.create_directory,
+            matcher: self.matcher.clone(),
+            order: self.config.order,
+            poll: Duration::from_millis(self.config.poll_ms),
+            max_line_bytes: follow.max_line_bytes.min(limits.body_bytes),
+            follow: follow.clone(),
+            content_type: self.config.content_type.clone(),
+            failed: self.failed.clone().unwrap_or_else(in_state),
+            checkpoint: state.join(format!("follow-{checkpoint:016x}.json")),
+            in_flight: limits.in_flight,
+            release_delay: limits.release_delay(),
+            clock: context.clock,
+            observer: context.observer,
+        }
+    }
+
+    fn settings(&self, reading: Reading, context: EndpointContext) -> Settings {
+        let limits = &context.limits;
         Settings {
             flow: context.flow,
             directory: self.directory.clone(),
@@ -155,10 +186,10 @@ impl FileSourceSpec {
             order: self.config.order,
             settle: Duration::from_millis(self.config.settle_ms),
             poll: Duration::from_millis(self.config.poll_ms),
-            read,
+            read: reading,
             content_type: self.config.content_type.clone(),
             done: self.done.clone(),
-            failed: self.failed.clone(),
+            failed: self.failed.clone().unwrap_or_else(|| self.directory.subfolder("failed")),
             in_flight: limits.in_flight,
             release_delay: limits.release_delay(),
             clock: context.clock,
@@ -190,9 +221,14 @@ impl FileSourceSpec {
             ));
         }
         may(directory, existing, Access::READ_OK | Access::EXEC_OK, "read")?;
-        may(directory, existing, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
-        let mut targets = vec![(&self.failed, "failed")];
-        if let AfterDone::Move(done) = &self.done {
+        let follows = matches!(self.config.read, Read::Follow(_));
+        if !follows {
+            may(directory, existing, Access::WRITE_OK, "write to (files are claimed by moving them)")?;
+        }
+        let mut targets: Vec<_> = self.failed.iter().map(|failed| (failed, "failed")).collect();
+        if let AfterDone::Move(done) = &self.done
+            && !follows
+        {
             targets.push((done, "done"));
         }
         for (folder, what) in targets {
@@ -223,7 +259,7 @@ impl FileSourceSpec {
                 "the `{what}` folder `{folder}` is the folder that is read: files would come again for ever"
             ));
         }
-        if metadata.dev() != source.dev() {
+        if metadata.dev() != source.dev() && !matches!(self.config.read, Read::Follow(_)) {
             return Err(format!(
                 "the `{what}` folder `{folder}` is on another file system than `{}`: files are moved by rename, which cannot \
                  cross; choose one on the same",
@@ -244,11 +280,21 @@ impl fmt::Debug for FileSourceSpec {
 #[async_trait]
 impl SourceSpec for FileSourceSpec {
     fn identity(&self) -> String {
+        let directory = lexical(self.directory.path());
+        if matches!(self.config.read, Read::Follow(_)) {
+            // Of any pattern: another one goes on with the same files, where they are.
+            return match self.directory.is_substituted() {
+                true => {
+                    format!("file follow {} ({:016x})", self.directory, process_secret().hash_one(directory))
+                }
+                false => format!("file follow {}", directory.display()),
+            };
+        }
         if !self.directory.is_substituted() && !self.pattern_is_substituted {
-            return self.key(&lexical(self.directory.path()));
+            return self.key(&directory);
         }
         // Another value is another folder, whose files this endpoint has nothing to do with; which value, nobody is told.
-        let told_apart = self.key(&lexical(self.directory.path()));
+        let told_apart = self.key(&directory);
         format!("{} ({:016x})", self.key_shown(), process_secret().hash_one(told_apart))
     }
 
@@ -264,10 +310,17 @@ impl SourceSpec for FileSourceSpec {
         // The same pattern is the same claim.
         let is_same = lexical(self.directory.path()) == lexical(other.directory.path())
             && self.config.pattern != other.config.pattern;
+        let follows = |spec: &Self| matches!(spec.config.read, Read::Follow(_));
+        let outcome = match (follows(self), follows(other)) {
+            (false, false) => "such a file would go to whichever flow is quicker",
+            (true, true) => {
+                "each of its lines would be a message of both. One flow can send to several places"
+            }
+            _ => "one of them would move a file away that the other follows",
+        };
         (is_same && overlap(&self.matcher, &other.matcher)?).then(|| {
             format!(
-                "both take files of the folder `{}`, and a name can match both `{}` and `{}`: such a file would go to \
-                 whichever flow is quicker",
+                "both take files of the folder `{}`, and a name can match both `{}` and `{}`: {outcome}",
                 self.directory, self.pattern_written, other.pattern_written
             )
         })
@@ -289,8 +342,24 @@ impl SourceSpec for FileSourceSpec {
         let spec = Arc::new(self.clone());
         let looking = Arc::clone(&spec);
         let found = tokio::task::spawn_blocking(move || looking.look()).await;
+        let body_bytes = context.limits.body_bytes;
         match found {
-            Ok(Ok(())) => Ok(Box::new(PreparedFileSource::new(spec.settings(context), spec.watch))),
+            Ok(Ok(())) => Ok(match &spec.config.read {
+                Read::Follow(follow) => {
+                    Box::new(PreparedFollowSource::new(spec.follow_settings(follow, context), spec.watch))
+                }
+                Read::Whole(_) => {
+                    let reading = Reading::Whole { max_bytes: body_bytes as u64 };
+                    Box::new(PreparedFileSource::new(spec.settings(reading, context), spec.watch))
+                }
+                Read::Lines(lines) => {
+                    let reading = Reading::Lines {
+                        max_line_bytes: lines.max_line_bytes.min(body_bytes),
+                        empty_lines: lines.empty_lines,
+                    };
+                    Box::new(PreparedFileSource::new(spec.settings(reading, context), spec.watch))
+                }
+            }),
             Ok(Err(text)) => Err(SourceError::new(format!("file source: {text}"))),
             Err(error) => Err(SourceError::new(format!("file source: {error}"))),
         }
@@ -309,6 +378,15 @@ fn same_folder(checker: &mut Checker<'_>, at: &Node) {
         at,
         "this is the folder that is read: files would come again for ever",
         "name another folder, a subfolder for one",
+    );
+}
+
+fn no_meaning(checker: &mut Checker<'_>, at: &Node, key: &str) {
+    checker.mistake(
+        "invalid_value",
+        at,
+        format!("`{key}` has no meaning with `follow`: files are read as they grow, and stay where they are"),
+        format!("leave `{key}` out, or read the files by `lines`"),
     );
 }
 

@@ -1,6 +1,6 @@
-//! The contract of adapters, kept by the file source (whole and by line) and by the file sink (both modes).
+//! The contract of adapters, kept by the file source (whole, by line, and following) and by the file sink (both modes).
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io::Write, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +22,27 @@ use notify::{Event, RecursiveMode, Watcher};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
+
+/// Waits until changes in a folder have made something true; not for ever.
+async fn changes_until(folder: &Path, is_true: impl Fn() -> bool) -> bool {
+    // Watched before it is looked at, so that no change goes unseen.
+    let changed = Arc::new(Notify::new());
+    let told = Arc::clone(&changed);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // Looking is no change.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            told.notify_one();
+        }
+    })
+    .unwrap();
+    watcher.watch(folder, RecursiveMode::Recursive).unwrap();
+    let wait = async {
+        while !is_true() {
+            changed.notified().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.is_ok()
+}
 
 /// A folder into which files are moved.
 struct Folder {
@@ -96,23 +117,80 @@ impl SourceHarness for Folder {
     }
 
     async fn is_empty(&mut self) -> bool {
-        // Watched before it is looked at, so that no change goes unseen: the work folder of the source is there by now.
-        let changed = Arc::new(Notify::new());
-        let told = Arc::clone(&changed);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Looking is no change.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                told.notify_one();
-            }
-        })
-        .unwrap();
-        watcher.watch(&self.folder.path().join("in"), RecursiveMode::Recursive).unwrap();
-        let empty = async {
-            while !self.holds_nothing() {
-                changed.notified().await;
-            }
+        // The work folder of the source is there by now.
+        changes_until(&self.folder.path().join("in"), || self.holds_nothing()).await
+    }
+}
+
+/// A file to which lines are added.
+struct Growing {
+    folder: TempDir,
+}
+
+impl Growing {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["in", "state"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn spec(&self, content_type: &str) -> Arc<dyn SourceSpec> {
+        let config = json!({
+            "directory": "in", "poll_ms": 50, "read": {"follow": {}}, "content_type": content_type
+        });
+        let (mut mistakes, limits) = (Mistakes::new(), FlowLimits::default());
+        let mut checker = Checker::new(&mut mistakes, self.folder.path(), &limits);
+        let spec = FileAdapter::new().check_source(&config_node(&config), &mut checker);
+        no_mistakes(&mistakes);
+        spec.unwrap()
+    }
+
+    async fn prepare(&self, content_type: &str) -> Box<dyn PreparedSource> {
+        let context = EndpointContext {
+            flow: "contract".into(),
+            limits: FlowLimits { release_delay_ms: 20, ..FlowLimits::default() },
+            state_dir: self.folder.path().join("state"),
+            clock: Arc::new(SystemClock),
+            observer: Arc::new(Unobserved),
         };
-        tokio::time::timeout(PATIENCE, empty).await.is_ok()
+        self.spec(content_type).prepare(context).await.unwrap()
+    }
+
+    /// Whether the checkpoint tells that all of the file is settled.
+    fn is_settled(&self) -> bool {
+        let mut entries = fs::read_dir(self.folder.path().join("state")).unwrap().flatten();
+        let checkpoint = entries.find(|entry| entry.path().extension().is_some_and(|e| e == "json"));
+        let content = checkpoint.and_then(|entry| fs::read(entry.path()).ok()).unwrap_or_default();
+        let checkpoint: Json = serde_json::from_slice(&content).unwrap_or_default();
+        let size = fs::metadata(self.folder.path().join("in/app.log")).unwrap().len();
+        checkpoint["files"][0]["offset"] == json!(size)
+    }
+}
+
+#[async_trait]
+impl SourceHarness for Growing {
+    async fn start(&mut self) -> Box<dyn Source> {
+        self.prepare("text/plain").await.start().await.unwrap()
+    }
+
+    async fn take_over(&mut self, old: Box<dyn Source>) -> Box<dyn Source> {
+        self.prepare("text/x-log").await.take_over(old).await.ok().unwrap()
+    }
+
+    async fn inject(&mut self, body: Bytes) {
+        let path = self.folder.path().join("in/app.log");
+        let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
+        file.write_all(&[&body, &b"\n"[..]].concat()).unwrap();
+    }
+
+    fn redelivers(&self) -> bool {
+        true
+    }
+
+    async fn is_empty(&mut self) -> bool {
+        changes_until(&self.folder.path().join("state"), || self.is_settled()).await
     }
 }
 
@@ -176,8 +254,14 @@ async fn the_source_of_lines_keeps_the_contract() {
     source_suite(|| Folder::new(true)).await;
 }
 
+#[tokio::test]
+async fn the_source_that_follows_keeps_the_contract() {
+    source_suite(Growing::new).await;
+}
+
 #[test]
 fn the_spec_of_the_source_is_sound() {
+    spec_is_sound(&*Growing::new().spec("text/plain"));
     spec_is_sound(&*Folder::new(false).spec("done"));
 }
 
