@@ -676,12 +676,7 @@ async fn a_full_disk_stops_the_source_and_loses_nothing() {
     let path = source.shared.settings().checkpoint.with_extension("new");
     fs::create_dir(&path).unwrap();
     deliver(deliveries);
-    let error = loop {
-        match source.next().await {
-            Err(error) => break error,
-            Ok(_) => panic!("two are not on disk"),
-        }
-    };
+    let error = source.next().await.err().unwrap();
     assert!(error.text.contains("cannot be brought to disk"), "{error}");
     fs::remove_dir(&path).unwrap();
     let delivery = loop {
