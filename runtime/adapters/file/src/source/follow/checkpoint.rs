@@ -35,7 +35,9 @@ pub(crate) struct Checkpoint {
 /// What is known of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Its inode number. That of the device is not kept: it changes from one start of the system to the next.
+    /// The number of its device, which may be another after a restart of the system.
+    pub(crate) device: u64,
+    /// Its inode number.
     pub(crate) inode: u64,
     /// Its time of birth in nanoseconds since 1970, where the file system knows it.
     pub(crate) born: Option<u64>,
@@ -172,6 +174,7 @@ mod tests {
 
     fn entry(inode: u64) -> Entry {
         Entry {
+            device: 5,
             inode,
             born: Some(1),
             head: Print::of(b"head"),

@@ -196,7 +196,8 @@ impl Followed {
         let input = open_no_follow(path)?;
         let metadata = input.metadata()?;
         let (offset, line, anchor) = self.resume;
-        if !metadata.is_file() || metadata.ino() != self.life.inode {
+        let device = self.life.state().device;
+        if !metadata.is_file() || (metadata.dev(), metadata.ino()) != (device, self.life.inode) {
             return Ok(Reopened::Elsewhere);
         }
         let is_same = born(&metadata).zip(self.life.born).is_none_or(|(now, then)| now == then)

@@ -41,6 +41,8 @@ pub(crate) struct Incarnation {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) ledger: Ledger,
+    /// The number of its device: the system may give it another one.
+    pub(crate) device: u64,
     /// The ends of the lines that were read and what stands before them, from the first unsettled one on.
     anchors: VecDeque<(u64, Print)>,
     /// What stands before the offset up to which everything is settled.
@@ -108,6 +110,7 @@ impl Incarnation {
     ) -> Self {
         let (inode, born) = (metadata.ino(), born(metadata));
         let entry = Entry {
+            device: metadata.dev(),
             inode,
             born,
             head: Print::of(&[]),
@@ -126,8 +129,20 @@ impl Incarnation {
 
     /// A life that is known from before.
     pub(crate) fn known(entry: Entry, settings: &Settings) -> Self {
-        let Entry { inode, born, head, anchor, stamp, name, begun_at, offset, line, settled, seen_ms } =
-            entry;
+        let Entry {
+            device,
+            inode,
+            born,
+            head,
+            anchor,
+            stamp,
+            name,
+            begun_at,
+            offset,
+            line,
+            settled,
+            seen_ms,
+        } = entry;
         let progress = Progress { inode, offset, line, settled, finished: false };
         Self {
             origin: with_stamp(&settings.directory, &name, stamp),
@@ -138,6 +153,7 @@ impl Incarnation {
             begun_at,
             state: Mutex::new(State {
                 ledger: Ledger::new(Some(progress)),
+                device,
                 anchors: VecDeque::new(),
                 anchor,
                 head,
@@ -189,6 +205,7 @@ impl Incarnation {
         let Progress { inode, offset, line, settled, .. } = state.ledger.progress(self.inode);
         state.forget_anchors();
         Entry {
+            device: state.device,
             inode,
             born: self.born,
             head: state.head,

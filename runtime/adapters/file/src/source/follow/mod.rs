@@ -10,7 +10,7 @@
 //! | [`shared`] | settlements, and the flush that brings them to disk |
 //! | [`checkpoint`] | how far each file has come, on disk |
 //!
-//! A file is known by its inode number, its time of birth and some of its bytes; its name is a label. Before a message of a
+//! A file is known by its device and inode number, its time of birth and some of its bytes; its name is a label. Before a message of a
 //! file is offered, the checkpoint knows the file, so that the message has the same id when it is offered again.
 
 mod checkpoint;

@@ -84,6 +84,15 @@ struct Found {
     is_wanted: bool,
 }
 
+/// Which file is which.
+#[derive(Default)]
+struct Known {
+    /// By device and inode number.
+    by_id: HashMap<(u64, u64), usize>,
+    /// By inode number alone, those of devices that are not there: a device may have been given another number.
+    of_no_device: HashMap<u64, usize>,
+}
+
 impl Tail {
     /// The next batch. `hint` says that something has changed in the folder.
     pub(crate) fn produce(
@@ -175,12 +184,10 @@ impl Tail {
             file.was_named = file.name.take();
             file.is_wanted = false;
         }
-        let by_inode: HashMap<u64, usize> =
-            self.files.iter().enumerate().map(|(index, file)| (file.life.inode, index)).collect();
+        let known = Known::new(&self.files, &found);
         let millis = settings.clock.now().as_millis();
         for found in found {
-            let known = by_inode.get(&found.metadata.ino()).and_then(|index| self.files.get_mut(*index));
-            match known {
+            match known.find(&found).and_then(|index| self.files.get_mut(index)) {
                 Some(file) => {
                     see(file, &found, millis);
                 }
@@ -409,9 +416,33 @@ impl Tail {
     }
 }
 
+impl Known {
+    fn new(files: &[Followed], found: &[Found]) -> Self {
+        let devices: HashSet<u64> = found.iter().map(|found| found.metadata.dev()).collect();
+        let mut known = Self::default();
+        for (index, file) in files.iter().enumerate() {
+            let device = file.life.state().device;
+            known.by_id.insert((device, file.life.inode), index);
+            if !devices.contains(&device) {
+                known.of_no_device.insert(file.life.inode, index);
+            }
+        }
+        known
+    }
+
+    /// Which of the files that are known it is.
+    fn find(&self, found: &Found) -> Option<usize> {
+        let (device, inode) = (found.metadata.dev(), found.metadata.ino());
+        self.by_id.get(&(device, inode)).or_else(|| self.of_no_device.get(&inode)).copied()
+    }
+}
+
 /// A file that is known is in the folder.
 fn see(file: &mut Followed, found: &Found, now_ms: u64) {
-    file.life.state().seen_ms = now_ms;
+    {
+        let mut state = file.life.state();
+        (state.seen_ms, state.device) = (now_ms, found.metadata.dev());
+    }
     // By another of its names; the one that is wanted counts.
     if file.is_wanted {
         return;

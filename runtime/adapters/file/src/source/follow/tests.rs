@@ -8,7 +8,7 @@ use std::{
 };
 
 use gristmill_core::{
-    ErrorClass, Failure,
+    Clock, ErrorClass, Failure, Timestamp,
     adapter::Checker,
     config::Mistakes,
     limits::FlowLimits,
@@ -25,6 +25,7 @@ use crate::{source::FileSourceSpec, testing};
 /// A folder with an endpoint over it.
 struct Bench {
     folder: TempDir,
+    clock: Arc<ManualClock>,
     limits: FlowLimits,
 }
 
@@ -35,7 +36,7 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
-        Self { folder, limits: FlowLimits::default() }
+        Self { folder, clock: Arc::default(), limits: FlowLimits::default() }
     }
 
     fn with_in_flight(in_flight: usize) -> Self {
@@ -73,7 +74,7 @@ impl Bench {
             flow: "test".into(),
             limits: self.limits.clone(),
             state_dir: self.folder.path().join("state"),
-            clock: Arc::new(ManualClock::default()),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             observer: Arc::new(Unobserved),
         }
     }
@@ -517,12 +518,9 @@ async fn another_file_with_the_inode_number_of_an_old_one_is_another_file() {
     bench.add("app.log", "of the old one\n");
     let mut source = bench.start(json!({})).await;
     expect(&mut source, &["of the old one"]).await;
+    let checkpoint = source.shared.settings().checkpoint.clone();
     kill(source).await;
     // As if the system had given the number to a file that is larger and begins otherwise: it is in the checkpoint.
-    let state = fs::read_dir(bench.folder.path().join("state")).unwrap();
-    let checkpoint =
-        state.map(|entry| entry.unwrap().path()).find(|path| path.extension().unwrap() == "json");
-    let checkpoint = checkpoint.unwrap();
     fs::remove_file(bench.path("app.log")).unwrap();
     bench.add("app.log", "of the new one\nand more of it\n");
     let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(bench.path("app.log")).unwrap());
@@ -532,6 +530,41 @@ async fn another_file_with_the_inode_number_of_an_old_one_is_another_file() {
     fs::write(&checkpoint, known.to_string()).unwrap();
     let mut source = bench.start(json!({})).await;
     expect(&mut source, &["of the new one", "and more of it"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_may_have_another_number_after_a_restart() {
+    let bench = Bench::new();
+    bench.add("app.log", "1\n");
+    let mut source = bench.start(json!({})).await;
+    expect(&mut source, &["1"]).await;
+    let checkpoint = source.shared.settings().checkpoint.clone();
+    kill(source).await;
+    let mut known: Json = serde_json::from_slice(&fs::read(&checkpoint).unwrap()).unwrap();
+    known["files"][0]["device"] = json!(u64::MAX);
+    fs::write(&checkpoint, known.to_string()).unwrap();
+    let mut source = bench.start(json!({})).await;
+    bench.add("app.log", "2\n");
+    expect(&mut source, &["2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_gone_for_long_is_forgotten() {
+    let bench = Bench::new();
+    bench.add("app.log", "1\n");
+    let mut source = bench.start(json!({})).await;
+    expect(&mut source, &["1"]).await;
+    fs::rename(bench.path("app.log"), bench.folder.path().join("away")).unwrap();
+    assert!(is_idle(&mut source).await && is_idle(&mut source).await);
+    // It may come back.
+    fs::rename(bench.folder.path().join("away"), bench.path("app.log")).unwrap();
+    assert!(is_idle(&mut source).await);
+    fs::rename(bench.path("app.log"), bench.folder.path().join("away")).unwrap();
+    assert!(is_idle(&mut source).await && is_idle(&mut source).await);
+    assert_eq!(source.known().await, 1);
+    bench.clock.set(Timestamp::from_millis(bench.clock.now().as_millis() + 24 * 3_600_000));
+    assert!(is_idle(&mut source).await);
+    assert_eq!(source.known().await, 0);
 }
 
 #[tokio::test(start_paused = true)]
