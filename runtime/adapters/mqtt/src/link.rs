@@ -111,6 +111,8 @@ pub(crate) struct Link {
     asked_at: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
     shown: Arc<str>,
+    /// Nothing is read for now.
+    is_held: bool,
     _up: Option<Up>,
 }
 
@@ -162,6 +164,7 @@ impl Dial {
             asked_at: None,
             alarm: Box::pin(sleep_until(now)),
             shown: Arc::clone(shown),
+            is_held: false,
             _up: None,
         };
         link.send(self.connect())?;
@@ -310,6 +313,15 @@ impl Link {
             .map_err(|error| LinkError::lost(format!("a packet cannot be written: {error}")))
     }
 
+    /// While it is held nothing is read: what the broker sends waits in the network, and in the end with the broker. Pings and
+    /// acknowledgements go out as ever; whether the broker answers is looked at when it is read from again.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        if self.is_held && !is_held {
+            (self.received_at, self.asked_at) = (Instant::now(), None);
+        }
+        self.is_held = is_held;
+    }
+
     /// Writes what is to be written, reads a packet, and sees to it that the broker is there. Can be dropped without loss.
     ///
     /// # Errors
@@ -343,7 +355,7 @@ impl Link {
         if self.poll_write(cx)? {
             return Poll::Ready(Ok(Turn::Flushed));
         }
-        loop {
+        while !self.is_held {
             let read = self.codec.decode(&mut self.read);
             match read
                 .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.shown)))?
@@ -406,10 +418,12 @@ impl Link {
     /// Ready when the broker has to be asked whether it is there, or did not answer.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let now = Instant::now();
-        let due = match self.asked_at {
+        let asked_at = self.asked_at.filter(|_| !self.is_held);
+        let heard_at = if self.is_held { now } else { self.received_at };
+        let due = match asked_at {
             Some(asked_at) => asked_at + self.keep_alive,
             // Earlier than agreed, because the broker counts from when it hears.
-            None => self.sent_at.min(self.received_at) + self.keep_alive / 4 * 3,
+            None => self.sent_at.min(heard_at) + self.keep_alive / 4 * 3,
         };
         if due > now {
             if self.alarm.deadline() != due {
@@ -417,7 +431,7 @@ impl Link {
             }
             ready!(self.alarm.as_mut().poll(cx));
         }
-        if self.asked_at.is_some() {
+        if asked_at.is_some() {
             let text = format!("it has been silent for {} s (keep_alive_s)", self.keep_alive.as_secs());
             return Poll::Ready(Err(self.lost(text)));
         }

@@ -262,6 +262,12 @@ impl Session {
             if is_quiet && (self.is_done() || self.has_overflowed && self.ledger.owed() == 0) {
                 return Ok(());
             }
+            let has_enough = self.has_enough();
+            if has_enough {
+                // The answer to the subscriptions waits behind messages, which no one takes from a source that has not started.
+                self.is_up();
+            }
+            link.hold(has_enough);
             let (retry_at, deadline) = (self.ledger.next_retry(), self.deadline());
             tokio::select! {
                 turn = link.turn() => match turn? {
@@ -485,7 +491,7 @@ impl Session {
                 );
                 return Ok(());
             }
-        } else if self.ledger.owed() >= usize::from(self.settings.dial.receive_maximum) {
+        } else if self.has_too_many() {
             self.has_overflowed = true;
             tracing::warn!(
                 target: "gristmill::mqtt", flow = &*self.settings.context.flow,
@@ -495,6 +501,19 @@ impl Session {
         }
         self.take(&publish);
         Ok(())
+    }
+
+    /// Whether the broker has sent more than the flow keeps up with: 3.1.1 has no word for how much that is, and Mosquitto 2.0
+    /// sends more than it was told when a session goes on with messages that have waited.
+    fn has_too_many(&self) -> bool {
+        self.ledger.owed() >= 2 * usize::from(self.settings.dial.receive_maximum)
+    }
+
+    /// Whether the rest may wait with the broker. Not while other settings wait for their answer, which would wait behind it,
+    /// for meanwhile no one takes messages.
+    fn has_enough(&self) -> bool {
+        let is_changing = self.waiting.as_ref().is_some_and(|waiting| waiting.before.is_some());
+        self.phase == Phase::Open && self.has_too_many() && !is_changing
     }
 
     fn take(&mut self, publish: &Publish) {

@@ -1,6 +1,6 @@
 //! What a source goes through: crashes, restarts, more than it can take, other settings.
 
-use gristmill_brokers::mosquitto::Mosquitto;
+use gristmill_brokers::mosquitto::{Mosquitto, MosquittoOptions};
 use gristmill_core::{Settlement, adapter::Adapter};
 use rumqttc_v5::QoS;
 use serde_json::json;
@@ -215,5 +215,35 @@ async fn a_flow_that_is_gone_leaves_no_session_and_a_process_that_ends_leaves_it
             let expected = if retires { "later" } else { "meanwhile" };
             assert_eq!(body(&next(&mut *source).await), expected);
         }
+    }
+}
+
+/// What a session has kept comes faster than the flow takes it: from 3.1.1 without a limit, and from Mosquitto 2.0 with a limit
+/// that it passes over once a session goes on.
+#[tokio::test]
+async fn what_a_broker_sends_too_fast_waits_there_and_comes_once_over_one_connection() {
+    const BACKLOG: usize = 500;
+    for version in [json!(5), json!("3.1.1")] {
+        let lines = vec!["max_inflight_messages 0".to_owned()];
+        let broker = Mosquitto::with(&MosquittoOptions { lines, ..MosquittoOptions::default() });
+        let runtime = Runtime::new(&broker.url(), version.clone(), json!({}));
+        let mut source = runtime.source(json!({"topics": ["in"]})).await;
+        source.close().await;
+        drop(source);
+        runtime.adapter.finish().await;
+        let sender = Client::new(&broker, &[]).await;
+        for number in 0..BACKLOG {
+            sender.publish("in", QoS::AtLeastOnce, number.to_string()).await;
+        }
+        let mut runtime = Runtime::new(&broker.url(), version, json!({}));
+        runtime.limits.in_flight = 4;
+        let mut source = runtime.source(json!({"topics": ["in"]})).await;
+        for number in 0..BACKLOG {
+            let delivery = next(&mut *source).await;
+            assert_eq!(body(&delivery), number.to_string());
+            delivery.acknowledgement.delivered();
+        }
+        eventually("all are acknowledged", || acknowledged(&broker, SOURCE).len() == BACKLOG).await;
+        assert_eq!(broker.log().matches(&format!("as {SOURCE} ")).count(), 2, "it connected once more");
     }
 }
