@@ -93,7 +93,9 @@ fn validate_says_every_mistake_at_once_with_place_and_mend() {
         put_plugins(&scratch);
         for entry in fs::read_dir(case).unwrap() {
             let file = entry.unwrap().path();
-            if file.extension().is_some_and(|extension| extension == "yaml") {
+            if file.ends_with("gristmill.yaml") {
+                fs::copy(&file, scratch.path("gristmill.yaml")).unwrap();
+            } else if file.extension().is_some_and(|extension| extension == "yaml") {
                 fs::copy(&file, scratch.path("flows").join(file.file_name().unwrap())).unwrap();
             }
         }
