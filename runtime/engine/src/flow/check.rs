@@ -164,8 +164,11 @@ fn walk(
     // A mistake in the limits does not keep the rest from being checked.
     let limits_or_default = limits.clone().unwrap_or_default();
     let mut source_connections = Vec::new();
+    let made_up = mistakes.stand_ins();
     let source = source(node, context, &limits_or_default, mistakes, &mut source_connections);
-    unique.source = source.as_ref().map(|(_, source)| (Arc::clone(source), node.at(["source"]).span.clone()));
+    // What was made up takes nothing from another flow.
+    let as_written = source.as_ref().filter(|_| mistakes.stand_ins() == made_up);
+    unique.source = as_written.map(|(_, source)| (Arc::clone(source), node.at(["source"]).span.clone()));
     let replies = source.as_ref().is_none_or(|(_, source)| source.replies());
 
     let mut checker = StepChecker::new(mistakes, &limits_or_default, replies, context);
