@@ -398,13 +398,14 @@ pub(super) fn schema_at<'s>(schema: &'s Schema, path: &[String]) -> Option<&'s S
     })
 }
 
-/// What the schema says of the place whose keyword failed, as far as it is one sentence: how it is to be written.
+/// The first sentence of what the schema says of the place whose keyword failed: how it is to be written.
 pub(super) fn description(schema: &Schema, schema_path: &str) -> Option<String> {
     let mut parts = pointer_parts(schema_path);
     parts.pop();
     let text = schema_at(schema, &parts)?.get("description")?.as_str()?;
-    let text = text.split("\n\n").next()?.replace('\n', " ");
-    Some(text.trim_end_matches('.').to_owned())
+    let text = text.replace('\n', " ");
+    let sentence = text.split(". ").next()?;
+    Some(sentence.trim_end_matches('.').to_owned())
 }
 
 /// How to mend a value of another type.
