@@ -174,9 +174,7 @@ impl Settings {
         let mut written = if has_file { read(&file, &mut mistakes) } else { None };
         let is_read = written.is_some() || !has_file;
         let was = written.as_ref().and_then(|node| node.get("flows")).map(|flows| flows.span.clone());
-        if let Some(node) = &mut written {
-            resolve(node, &base_dir, &mut mistakes);
-        }
+        let unresolved = written.as_mut().map(|node| resolve(node, &base_dir)).unwrap_or_default();
         let node = written.unwrap_or_else(|| nothing(&files::shown(&file)));
         let mut config: ConfigFile = config::parse(&node, &mut mistakes).unwrap_or_default();
         let configured = address(&config.admin.listen, node.at(["admin", "listen"]), &mut mistakes);
@@ -193,9 +191,19 @@ impl Settings {
             mistakes.push(Mistake::new("invalid_value", &at.span, text).mend(unfit.mend));
             config.log.level = LogConfig::default().level;
         }
-        let connections = node.get("connections").map_or_else(Connections::default, |at| {
-            check_connections(at, &assemble::registry(), &base_dir, &mut mistakes)
-        });
+        let connections = match node.get("connections") {
+            _ if !is_read => Connections::unread(),
+            None => Connections::default(),
+            Some(at) => {
+                let mut found = Mistakes::new();
+                let connections = check_connections(at, &assemble::registry(), &base_dir, &mut found);
+                // A value that is not there fits nothing; that it does not is no mistake of its own.
+                let follows = |mistake: &Mistake| unresolved.iter().any(|it| it.span == mistake.span);
+                found.iter().filter(|it| !follows(it)).for_each(|it| mistakes.push(it.clone()));
+                connections
+            }
+        };
+        mistakes.extend(unresolved);
         let mistakes = mistakes.into_sorted();
         let is_wrong = was.is_some_and(|was| mistakes.iter().any(|mistake| mistake.span == was));
         let is_misspelt = mistakes.iter().any(|mistake| {
@@ -238,12 +246,18 @@ fn read(file: &Path, mistakes: &mut Mistakes) -> Option<Node> {
     node.map(|node| if node.value == Value::Null { nothing(&name) } else { node })
 }
 
-/// Puts values from outside in. Keys whose value is not there are taken out: defaults stand for them.
-fn resolve(node: &mut Node, base_dir: &Path, mistakes: &mut Mistakes) {
+/// Puts values from outside in, and gives what is wrong with them. Keys whose value is not there are taken out: defaults
+/// stand for them. Connections have few of those, and keep an empty text.
+fn resolve(node: &mut Node, base_dir: &Path) -> Mistakes {
     let mut unresolved = Mistakes::new();
     substitute(node, &ProcessEnvironment::new(base_dir), &mut unresolved);
-    unresolved.iter().for_each(|mistake| take_out(node, &mistake.span));
-    mistakes.extend(unresolved);
+    if let Value::Map(entries) = &mut node.value {
+        entries.retain(|entry| !unresolved.iter().any(|mistake| mistake.span == entry.value.span));
+        for entry in entries.iter_mut().filter(|entry| entry.key != "connections") {
+            unresolved.iter().for_each(|mistake| take_out(&mut entry.value, &mistake.span));
+        }
+    }
+    unresolved
 }
 
 fn nothing(name: &str) -> Node {
@@ -364,6 +378,19 @@ mod tests {
         assert!(found.knows_flows && settings.plugins.ends_with("ext") && settings.flows.ends_with("flows"));
         assert_eq!((settings.log, settings.watch), Default::default());
         assert!(settings.state.ends_with(".gristmill"));
+    }
+
+    #[test]
+    fn a_connection_that_is_defined_and_wrong_is_known_to_be_there() {
+        let (wrong, found) = found(
+            "connections:\n  one: { amqp: { urls: ['${env:GRISTMILL_TEST_NOWHERE}'] } }\n  two: { ampq: {} }\n",
+        );
+        assert_eq!(wrong.len(), 2, "{wrong:#?}");
+        assert!(wrong[0].contains("is not set") && wrong[1].contains("did you mean `amqp`"), "{wrong:#?}");
+        let connections = found.settings.connections;
+        let is_there = |name: &str| connections.get(name).is_some() || connections.is_broken(name);
+        assert!(is_there("one") && is_there("two") && !is_there("three"));
+        assert!(self::found("connections: [").1.settings.connections.is_broken("any"));
     }
 
     #[test]
