@@ -93,7 +93,9 @@ fn validate_says_every_mistake_at_once_with_place_and_mend() {
         put_plugins(&scratch);
         for entry in fs::read_dir(case).unwrap() {
             let file = entry.unwrap().path();
-            if file.extension().is_some_and(|extension| extension == "yaml") {
+            if file.ends_with("gristmill.yaml") {
+                fs::copy(&file, scratch.path("gristmill.yaml")).unwrap();
+            } else if file.extension().is_some_and(|extension| extension == "yaml") {
                 fs::copy(&file, scratch.path("flows").join(file.file_name().unwrap())).unwrap();
             }
         }
@@ -250,6 +252,10 @@ fn a_new_flow_runs_at_once() {
     // The port that it is written with may be in use on this machine.
     let flow = scratch.read("flows/hello.yaml");
     assert!(flow.contains("127.0.0.1:8080"));
+    let second = scratch.gristmill(&["new", "flow", "second"]);
+    assert!(String::from_utf8(second.stdout).unwrap().contains("127.0.0.1:8081/second"));
+    assert!(scratch.read("flows/second.yaml").contains("listen: 127.0.0.1:8081\n"));
+    scratch.remove("flows/second.yaml");
     scratch.flow("hello", &flow.replace("127.0.0.1:8080", "127.0.0.1:0"));
     let running = scratch.run();
     running.is_running("hello");
@@ -285,7 +291,8 @@ fn new_writes_over_nothing_and_takes_only_names() {
 #[test]
 fn a_new_plugin_builds_and_passes_its_test_at_once() {
     let scratch = Scratch::new();
-    assert!(scratch.gristmill(&["new", "plugin", "my-plugin"]).status.success());
+    let new = scratch.gristmill(&["new", "plugin", "my-plugin"]);
+    assert!(new.status.success() && String::from_utf8(new.stdout).unwrap().contains("/my_plugin.wasm"));
     let folder = scratch.path("my-plugin");
     // The versions that this workspace has, so that nothing need be fetched.
     fs::copy(repository().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();

@@ -47,6 +47,18 @@ fn send_to(running: &Running, path: &'static str) -> thread::JoinHandle<Answer> 
 }
 
 #[test]
+fn a_file_that_gets_another_name_is_told() {
+    let scratch = Scratch::with_flow("greets", &answers("one"));
+    let running = scratch.run();
+    let version = running.is_running("greets");
+    let mark = running.mark();
+    std::fs::rename(scratch.path("flows/greets.yaml"), scratch.path("flows/welcomes.yaml")).unwrap();
+    let told = running.logged_after(mark, |line| says(line, "is now read from here"));
+    assert!(says(&told, "flows/welcomes.yaml") && says(&told, "before from flows/greets.yaml"), "{told}");
+    assert_eq!((running.is_running("greets"), &told["flow"]), (version, &"greets".into()));
+}
+
+#[test]
 fn a_broken_save_changes_nothing_and_is_shown_everywhere() {
     let scratch = Scratch::with_flow("greets", &answers("one"));
     let running = scratch.run();

@@ -143,6 +143,12 @@ impl<'a> Checker<'a> {
                 self.mistake("wrong_connection", node, text, mend);
                 None
             }
+            None if self.connections.is_broken(name) => {
+                let text = format!("the connection `{name}` cannot be used");
+                let mend = "mend it in the runtime's configuration (gristmill.yaml), where its mistakes are";
+                self.mistake("broken_connection", node, text, mend);
+                None
+            }
             None => {
                 self.mistake("unknown_connection", node, format!("there is no connection `{name}`"), mend);
                 None

@@ -1,7 +1,13 @@
 //! Named connections: clients of a broker or a service that are configured once, in the runtime's configuration, and shared
 //! by the flows that name them.
 
-use std::{any::Any, collections::BTreeMap, fmt::Debug, path::PathBuf, sync::Arc};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Checked configuration of a connection. Nothing is open: what a connection opens hangs from its adapter, which finds it
 /// by name and fingerprint, so that flows share it and a reload that does not change it does not touch it.
@@ -46,10 +52,23 @@ pub struct ConnectionState {
 
 /// The connections that flows may name.
 #[derive(Debug, Default, Clone)]
-pub struct Connections(BTreeMap<Arc<str>, Connection>);
+pub struct Connections {
+    good: BTreeMap<Arc<str>, Connection>,
+    broken: Broken,
+}
+
+/// The connections of which only the name is known: that they cannot be used is a mistake where they are defined.
+#[derive(Debug, Clone)]
+enum Broken {
+    /// Those of these names.
+    Named(BTreeSet<Arc<str>>),
+    /// Perhaps any: what defines them could not be read.
+    Any,
+}
 
 /// What a source or a sink is checked with when there are no connections.
-pub(crate) static NONE: Connections = Connections(BTreeMap::new());
+pub(crate) static NONE: Connections =
+    Connections { good: BTreeMap::new(), broken: Broken::Named(BTreeSet::new()) };
 
 // === impl Connection ===
 
@@ -73,26 +92,52 @@ impl Eq for Connection {}
 // === impl Connections ===
 
 impl Connections {
+    /// None that are known, and perhaps some: what defines them could not be read.
+    pub fn unread() -> Self {
+        Self { good: BTreeMap::new(), broken: Broken::Any }
+    }
+
+    /// One more, of which nothing could be made.
+    pub fn insert_broken(&mut self, name: &str) {
+        if let Broken::Named(names) = &mut self.broken {
+            names.insert(name.into());
+        }
+    }
+
+    /// Whether a connection of that name is defined, as far as can be known, and nothing could be made of it.
+    pub fn is_broken(&self, name: &str) -> bool {
+        match &self.broken {
+            Broken::Named(names) => names.contains(name),
+            Broken::Any => !self.good.contains_key(name),
+        }
+    }
+
     /// One more. One of the same name is replaced.
     pub fn insert(&mut self, connection: Connection) {
-        self.0.insert(Arc::clone(&connection.name), connection);
+        self.good.insert(Arc::clone(&connection.name), connection);
     }
 
     /// The connection of that name.
     pub fn get(&self, name: &str) -> Option<&Connection> {
-        self.0.get(name)
+        self.good.get(name)
     }
 
     /// All, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.0.values()
+        self.good.values()
+    }
+}
+
+impl Default for Broken {
+    fn default() -> Self {
+        Self::Named(BTreeSet::new())
     }
 }
 
 /// By what they are made of.
 impl PartialEq for Connections {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        self.good == other.good
     }
 }
 

@@ -5,7 +5,7 @@
 //! [`PreparedSource`] then either [starts](PreparedSource::start) or [takes over](PreparedSource::take_over) from the source
 //! of the version before. So a reload can still turn back at every point at which something can go wrong.
 
-use std::{any::Any, path::PathBuf, sync::Arc, time::Duration};
+use std::{any::Any, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -51,6 +51,12 @@ pub trait SourceSpec: Any + Send + Sync + std::fmt::Debug {
     fn conflict(&self, other: &dyn SourceSpec) -> Option<String> {
         let _ = other;
         None
+    }
+
+    /// Whether this source listens on an address of the machine that leaves no room for a listener on this one.
+    fn excludes(&self, listener: SocketAddr) -> bool {
+        let _ = listener;
+        false
     }
 
     /// The files outside of the flow file that [`prepare`](Self::prepare) reads as configuration: certificates, keys. Their

@@ -38,11 +38,15 @@ pub fn check_connections(
         let Some((adapter, implementation, config)) =
             adapter_of(&entry.value, "connection", known, registry, mistakes)
         else {
+            connections.insert_broken(&entry.key);
             continue;
         };
         let limits = FlowLimits::default();
         let mut checker = Checker::new(mistakes, base_dir, &limits);
-        let Some(spec) = implementation.check_connection(config, &mut checker) else { continue };
+        let Some(spec) = implementation.check_connection(config, &mut checker) else {
+            connections.insert_broken(&entry.key);
+            continue;
+        };
         let fingerprint = fingerprint::connection(config, &spec.configuration_files());
         connections.insert(Connection {
             name: entry.key.as_str().into(),

@@ -413,7 +413,14 @@ impl Runtime {
             running.as_ref().filter(|running| running.version.facts.version == flow.version)
         {
             if let Some(slot) = self.slots().get_mut(&flow.id) {
-                slot.file.clone_from(&flow.file);
+                let before = std::mem::replace(&mut slot.file, flow.file.clone());
+                if before != flow.file {
+                    let (file, before) = (flow.file.display(), before.display());
+                    tracing::info!(
+                        target: "gristmill::reload", flow = &*flow.id,
+                        "{file}: the flow is now read from here, and before from {before}"
+                    );
+                }
                 slot.refused.clear();
                 slot.refused_because = None;
             }

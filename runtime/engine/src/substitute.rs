@@ -13,6 +13,9 @@ use gristmill_core::config::{
 /// The largest file that `${file:…}` reads, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
+/// The code of a mistake by which nothing in a text can be resolved, and nothing more can be said of it.
+pub(crate) const UNREADABLE: &str = "unreadable_value";
+
 /// Where values come from.
 pub trait Environment: Send + Sync {
     /// The value of an environment variable.
@@ -59,7 +62,8 @@ impl Environment for ProcessEnvironment {
     }
 }
 
-/// Resolves every `${env:…}` and `${file:…}` in the values of a tree. Other `${…}` are expressions and stay.
+/// Resolves every `${env:…}` and `${file:…}` in the values of a tree. Other `${…}` are expressions and stay. An empty text
+/// stands for what is not there, so that the rest of its text can be checked.
 pub fn substitute(node: &mut Node, environment: &dyn Environment, mistakes: &mut Mistakes) {
     match &mut node.value {
         Value::List(items) => items.iter_mut().for_each(|item| substitute(item, environment, mistakes)),
@@ -67,77 +71,100 @@ pub fn substitute(node: &mut Node, environment: &dyn Environment, mistakes: &mut
             entries.iter_mut().for_each(|entry| substitute(&mut entry.value, environment, mistakes));
         }
         Value::String(text) if text.contains("${env:") || text.contains("${file:") => {
-            match resolve(text, environment) {
-                Ok(Some(substitution)) => {
-                    *text = substitution.resolved();
-                    node.substitution = Some(Arc::new(substitution));
-                }
-                Ok(None) => {}
-                Err((problem, mend)) => {
-                    mistakes.push(Mistake::new("unresolved_value", &node.span, problem).mend(mend));
-                }
+            let (substitution, problems) = resolve(text, environment);
+            let code = if substitution.is_some() { "unresolved_value" } else { UNREADABLE };
+            if let Some(substitution) = substitution {
+                *text = substitution.resolved();
+                node.substitution = Some(Arc::new(substitution));
+            }
+            for (problem, mend) in problems {
+                mistakes.push(Mistake::new(code, &node.span, problem).mend(mend));
             }
         }
         _ => {}
     }
 }
 
+/// What is wrong, and what to do about it.
+type Problem = (String, String);
+
 /// `None` when there was nothing to resolve. What was put in is not read again, and may not hold a `${`; nor can it stand
 /// inside of an expression in a text: a secret can never become an expression, or a part of one.
-fn resolve(text: &str, environment: &dyn Environment) -> Result<Option<Substitution>, (String, String)> {
-    let pieces = split_expressions(text)
-        .ok_or_else(|| ("a `${` is not closed".to_owned(), "close it with `}`, or write `$${`".to_owned()))?;
-    let mut parts = Vec::with_capacity(pieces.len());
+fn resolve(text: &str, environment: &dyn Environment) -> (Option<Substitution>, Vec<Problem>) {
+    let Some(pieces) = split_expressions(text) else {
+        return (None, vec![("a `${` is not closed".into(), "close it with `}`, or write `$${`".into())]);
+    };
+    let (mut parts, mut problems) = (Vec::with_capacity(pieces.len()), Vec::new());
     for piece in pieces {
-        let written = match piece {
-            Piece::Literal(written) | Piece::Expression(written) => written.to_owned(),
-        };
-        let named = match piece {
-            Piece::Literal(_) => None,
-            Piece::Expression(written) => written.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')),
-        };
-        let value = match named.map(|named| (named, named.split_once(':'))) {
-            Some((_, Some(("env", name)))) => environment.variable(name).ok_or_else(|| {
-                (
-                    format!("the environment variable `{name}` is not set"),
-                    format!("set {name}, or write the value"),
-                )
-            })?,
-            Some((_, Some(("file", path)))) => environment
-                .file(path)
-                .map_err(|e| (e, "make the file readable for the runtime, or write the value".into()))?,
-            Some((named, _)) if named.contains("${env:") || named.contains("${file:") => {
-                return Err((
-                    "a value from outside stands inside of an expression, of which it would become a part"
-                        .into(),
-                    "let it stand in the text by itself, beside the expressions".into(),
-                ));
+        match resolve_piece(piece, environment) {
+            Ok(part) => parts.push(part),
+            Err(problem) => {
+                problems.push(problem);
+                let (Piece::Literal(written) | Piece::Expression(written)) = piece;
+                parts.push(SubstitutedPart::Value { written: written.to_owned(), value: String::new() });
             }
-            _ => {
-                parts.push(SubstitutedPart::Written(written));
-                continue;
-            }
-        };
-        if value.contains("${") {
-            return Err((
-                format!("the value of `{written}` holds `${{`, which would be read as an expression"),
-                "use a value without `${`".into(),
-            ));
         }
-        parts.push(SubstitutedPart::Value { written, value });
     }
     let joins = |(one, next): (&SubstitutedPart, &SubstitutedPart)| {
         one.resolved().ends_with('$') && next.resolved().starts_with('{')
     };
     if parts.iter().zip(parts.iter().skip(1)).any(joins) {
-        return Err((
+        problems.push((
             "a value and what stands beside it join to `${`, which would be read as an expression".into(),
             "put something between the two".into(),
         ));
+        return (None, problems);
     }
     let substitution = Substitution { parts };
     let is_changed = substitution.values().next().is_some();
-    Ok(is_changed.then_some(substitution))
+    (is_changed.then_some(substitution), problems)
+}
+
+fn resolve_piece(piece: Piece<'_>, environment: &dyn Environment) -> Result<SubstitutedPart, Problem> {
+    let value_of_variable = |name: &str| {
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
+            let problem =
+                format!("`{name}` is no name of an environment variable: it has letters, digits and `_`");
+            let mend =
+                "write the name alone, `${env:NAME}`: that is a value, and no expression can stand in it";
+            return Err((problem, mend.to_owned()));
+        }
+        environment.variable(name).ok_or_else(|| {
+            (
+                format!("the environment variable `{name}` is not set"),
+                format!("set {name}, or write the value"),
+            )
+        })
+    };
+    let written = match piece {
+        Piece::Literal(written) | Piece::Expression(written) => written.to_owned(),
+    };
+    let named = match piece {
+        Piece::Literal(_) => None,
+        Piece::Expression(written) => written.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')),
+    };
+    let value = match named.map(|named| (named, named.split_once(':'))) {
+        Some((_, Some(("env", name)))) => value_of_variable(name)?,
+        Some((_, Some(("file", path)))) => environment
+            .file(path)
+            .map_err(|e| (e, "make the file readable for the runtime, or write the value".into()))?,
+        Some((named, _)) if named.contains("${env:") || named.contains("${file:") => {
+            return Err((
+                "a value from outside stands inside of an expression, of which it would become a part".into(),
+                "let it stand in the text by itself, beside the expressions".into(),
+            ));
+        }
+        _ => return Ok(SubstitutedPart::Written(written)),
+    };
+    if value.contains("${") {
+        return Err((
+            format!("the value of `{written}` holds `${{`, which would be read as an expression"),
+            "use a value without `${`".into(),
+        ));
+    }
+    Ok(SubstitutedPart::Value { written, value })
 }
 
 #[cfg(test)]
@@ -206,5 +233,17 @@ mod tests {
         );
         assert_eq!(mistakes.len(), 3);
         assert!(!format!("{mistakes:?}").contains("body.x"));
+        let (_, mistakes) = substituted(json!({"a": "${env:NOPE} ${env:SECRET} ${env:NOR} ${file:nope}"}));
+        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+    }
+
+    #[test]
+    fn an_expression_is_no_name_of_a_variable() {
+        for name in ["SECRET + 1", "", "1SECRET", "SECRET.x"] {
+            let (_, mistakes) = substituted(json!({"a": format!("${{env:{name}}}")}));
+            let mistakes = mistakes.into_sorted();
+            assert!(mistakes[0].text.contains("no name of an environment variable"), "{mistakes:?}");
+            assert!(mistakes[0].mend.as_deref().unwrap().contains("no expression"), "{mistakes:?}");
+        }
     }
 }

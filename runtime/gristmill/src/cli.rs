@@ -52,6 +52,9 @@ pub(crate) struct Places {
     /// The folder of plugins [default: plugins]
     #[arg(long, value_name = "DIR")]
     pub(crate) plugins: Option<PathBuf>,
+    /// Address of the admin listener, or `off`; wins over `admin.listen` [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<String>,
 }
 
 /// Run the flows of a folder, and reload them when they change.
@@ -71,9 +74,6 @@ Exit codes:
 pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) places: Places,
-    /// Address of the admin listener, or `off`; wins over `admin.listen` [default: 127.0.0.1:9090]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) admin: Option<String>,
 }
 
 /// Find every mistake in flows, without running them.

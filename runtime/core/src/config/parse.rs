@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::{
+    draft::{Draft, MAX_REPAIRS},
     mistake::{Mistake, Mistakes},
     node::{Node, Value},
     suggest::nearest,
@@ -16,9 +17,6 @@ use super::{
 
 /// How deep alternatives within alternatives are looked through for words. Schemas of plugins may refer to themselves.
 const MAX_ALTERNATIVES_DEPTH: usize = 3;
-
-/// How often what is wrong is taken out: as deep as what a schema needs may nest.
-const MAX_REPAIRS: usize = 8;
 
 /// A JSON Schema (draft 2020-12).
 pub type Schema = Json;
@@ -28,29 +26,40 @@ pub fn schema_of<T: JsonSchema>() -> Schema {
     schemars::SchemaGenerator::default().into_root_schema_for::<T>().to_value()
 }
 
-/// Turns a node into a `T`. All mistakes are added to `mistakes`. Gives a `T` also when there are some, if one is left
-/// without what is wrong, so that the rest can be checked as well: whether anything is wrong, `mistakes` says.
+/// Turns a node into a `T`. All mistakes are added to `mistakes`. Gives a `T` also when there are some, if one can be made of
+/// what is right, so that the rest can be checked as well: whether anything is wrong, `mistakes` says, and it takes no
+/// mistakes about the values that had to be made up.
 pub fn parse<T: DeserializeOwned + JsonSchema>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
     let schema = schema_of::<T>();
     let validator = compile(&schema, node, mistakes)?;
-    let (mut json, is_good) = check_with(&validator, &schema, node, mistakes);
+    let (json, is_good) = check_with(&validator, &schema, node, mistakes);
+    let mut draft = Draft::new(&schema, &validator, json);
     if !is_good {
-        json = without_what_is_wrong(&validator, json)?;
+        draft.mend()?;
     }
-    match serde_path_to_error::deserialize::<_, T>(json) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            // What the schema cannot say (a URL, a glob, an address) is said by the type's own parser.
-            let path: Vec<String> = error.path().iter().map(|s| s.to_string()).collect();
-            let at = node.at(path.iter().map(String::as_str));
-            mistakes.push(Mistake::new(
-                "invalid_value",
-                &at.span,
-                redact(at, error.into_inner().to_string()),
-            ));
-            None
+    for _ in 0..MAX_REPAIRS {
+        match serde_path_to_error::deserialize::<_, T>(draft.json()) {
+            Ok(value) => {
+                draft.stand_ins(node).for_each(|stand_in| mistakes.stand_in(stand_in));
+                return Some(value);
+            }
+            Err(error) => {
+                // What the schema cannot say (a URL, a glob, an address) is said by the type's own parser.
+                let path: Vec<String> = error.path().iter().map(|s| s.to_string()).collect();
+                if !draft.is_made_up(&path) {
+                    let at = node.at(path.iter().map(String::as_str));
+                    let text = redact(at, error.into_inner().to_string());
+                    let mistake = Mistake::new("invalid_value", &at.span, text);
+                    mistakes.push(match draft.description(&path) {
+                        Some(description) => mistake.mend(description),
+                        None => mistake,
+                    });
+                }
+                draft.refuse(&path)?;
+            }
         }
     }
+    None
 }
 
 /// Checks a node against a schema and gives it as JSON. All mistakes are added; `None` when there was one. A value that
@@ -98,57 +107,12 @@ fn check_with(validator: &Validator, schema: &Schema, node: &Node, mistakes: &mu
     (json, mistakes.len() == before)
 }
 
-/// What is left when the keys that are wrong are taken out, so that their defaults stand for them. `None` when one of them
-/// is needed.
-fn without_what_is_wrong(validator: &Validator, mut json: Json) -> Option<Json> {
-    // Each round takes something out; what holds a key that is needed goes with it in the next one.
-    for _ in 0..MAX_REPAIRS {
-        let mut wrong = Vec::new();
-        for error in validator.iter_errors(&json) {
-            let here = pointer_parts(&error.instance_path().to_string());
-            match error.kind() {
-                ValidationErrorKind::AdditionalProperties { unexpected }
-                | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                    wrong.extend(
-                        unexpected.iter().map(|key| [here.as_slice(), std::slice::from_ref(key)].concat()),
-                    );
-                }
-                _ => wrong.push(here),
-            }
-        }
-        if wrong.is_empty() {
-            return Some(json);
-        }
-        for path in wrong {
-            take_out(&mut json, &path)?;
-        }
-    }
-    None
-}
-
-/// Takes a value out of the map that holds it; a list goes as a whole, so that the places of its items stay what they are.
-/// `None` when there is no map.
-fn take_out(json: &mut Json, path: &[String]) -> Option<()> {
-    let (key, above) = path.split_last()?;
-    let pointer: String =
-        above.iter().map(|part| format!("/{}", part.replace('~', "~0").replace('/', "~1"))).collect();
-    match json.pointer_mut(&pointer) {
-        Some(Json::Object(map)) => {
-            map.remove(key);
-            Some(())
-        }
-        Some(Json::Array(_)) => take_out(json, above),
-        // It went with what held it.
-        _ => Some(()),
-    }
-}
-
 /// A number or a boolean, as YAML's core schema reads it.
 fn read_scalar(text: &str) -> Option<Json> {
     serde_json::from_str::<Json>(text.trim()).ok().filter(|v| v.is_number() || v.is_boolean())
 }
 
-fn pointer_parts(pointer: &str) -> Vec<String> {
+pub(super) fn pointer_parts(pointer: &str) -> Vec<String> {
     pointer.split('/').skip(1).map(|p| p.replace("~1", "/").replace("~0", "~")).collect()
 }
 
@@ -194,6 +158,14 @@ fn report(error: &ValidationError<'_>, schema: &Schema, node: &Node, mistakes: &
                         at.entries().iter().find(|e| e.key == *second).map_or(&at.span, |e| &e.key_span);
                     let text = format!("only one of {} can be written here", listed(&given));
                     mistakes.push(Mistake::new("wrong_shape", span, text).mend("keep one of them"));
+                    // Whichever is kept, what is wrong in it is wrong.
+                    let depth = path.len();
+                    let inside = |e: &&ValidationError<'_>| {
+                        pointer_parts(&e.instance_path().to_string()).len() > depth
+                    };
+                    for error in context.iter().flatten().filter(inside) {
+                        report(error, schema, node, mistakes);
+                    }
                 }
                 _ => report_alternatives(context, &words, schema, at, node, mistakes),
             }
@@ -211,27 +183,45 @@ fn report(error: &ValidationError<'_>, schema: &Schema, node: &Node, mistakes: &
             mistakes.push(Mistake::new("wrong_type", &at.span, text).mend(type_mend(at, kind)));
         }
         kind => {
-            let mistake = Mistake::new("invalid_value", &at.span, redact(at, error.to_string()));
+            let text = match (kind, at.as_str()) {
+                (ValidationErrorKind::Pattern { .. }, Some(given)) => {
+                    format!("`{given}` has not the form that is wanted here")
+                }
+                _ => error.to_string(),
+            };
+            let mistake = Mistake::new("invalid_value", &at.span, redact(at, text));
             mistakes.push(match kind {
                 ValidationErrorKind::Minimum { limit } => mistake.mend(format!("write {limit} or more")),
                 ValidationErrorKind::Maximum { limit } => mistake.mend(format!("write {limit} or less")),
                 ValidationErrorKind::MinItems { limit } => mistake.mend(format!("write at least {limit}")),
                 ValidationErrorKind::MaxItems { limit } => mistake.mend(format!("write at most {limit}")),
-                _ => mistake,
+                kind => match (description(schema, &error.schema_path().to_string()), kind) {
+                    (Some(description), _) => mistake.mend(description),
+                    (None, ValidationErrorKind::Pattern { pattern }) => {
+                        mistake.mend(format!("write what fits `{pattern}`"))
+                    }
+                    (None, _) => mistake.mend("write what its schema allows"),
+                },
             });
         }
     }
 }
 
-/// None of several alternatives fits: speak of the one that came nearest, which is the one that failed deepest inside.
-fn report_alternatives(
-    context: &[Vec<ValidationError<'static>>],
-    words: &[&str],
-    schema: &Schema,
-    at: &Node,
-    node: &Node,
-    mistakes: &mut Mistakes,
-) {
+/// Of several alternatives of which none fits, the one that was meant: that which came nearest, which is the one that failed
+/// deepest inside.
+pub(super) enum Nearest<'e> {
+    /// The errors of the one.
+    One(&'e [ValidationError<'static>]),
+    /// Several came as near.
+    Several,
+    /// Each wants another type.
+    None,
+}
+
+pub(super) fn nearest_alternative<'e>(
+    context: &'e [Vec<ValidationError<'static>>],
+    has_words: bool,
+) -> Nearest<'e> {
     let depth = |e: &ValidationError<'_>| pointer_parts(&e.instance_path().to_string()).len();
     let depth_of = |errors: &[ValidationError<'_>]| errors.iter().map(depth).max().unwrap_or(0);
     let here = context.iter().flatten().map(depth).min().unwrap_or(0);
@@ -242,12 +232,30 @@ fn report_alternatives(
     let candidates: Vec<_> = context.iter().filter(|errors| !is_other_type(errors)).collect();
     let best = candidates.iter().max_by_key(|errors| (depth_of(errors), std::cmp::Reverse(errors.len())));
     match best {
-        Some(errors) if depth_of(errors) > shallowest || candidates.len() == 1 || words.is_empty() => {
-            for error in errors.iter() {
+        Some(errors) if depth_of(errors) > shallowest || candidates.len() == 1 || !has_words => {
+            Nearest::One(errors)
+        }
+        Some(_) => Nearest::Several,
+        None => Nearest::None,
+    }
+}
+
+/// None of several alternatives fits.
+fn report_alternatives(
+    context: &[Vec<ValidationError<'static>>],
+    words: &[&str],
+    schema: &Schema,
+    at: &Node,
+    node: &Node,
+    mistakes: &mut Mistakes,
+) {
+    match nearest_alternative(context, !words.is_empty()) {
+        Nearest::One(errors) => {
+            for error in errors {
                 report(error, schema, node, mistakes);
             }
         }
-        Some(_) => match &at.value {
+        Nearest::Several => match &at.value {
             Value::Map(entries) => {
                 let wrong = entries.iter().find(|e| !words.contains(&e.key.as_str()));
                 match wrong {
@@ -264,7 +272,7 @@ fn report_alternatives(
             }
             _ => mistakes.push(not_one_of(at, words)),
         },
-        None => {
+        Nearest::None => {
             let kinds = context.iter().flatten().filter_map(|e| match e.kind() {
                 ValidationErrorKind::Type { kind } => Some(kind),
                 _ => None,
@@ -288,7 +296,7 @@ fn report_alternatives(
 
 /// The words by which the alternatives at a place of the schema are chosen: the key that each requires, or the texts that
 /// it is.
-fn alternatives<'s>(schema: &'s Schema, schema_path: &str) -> Vec<&'s str> {
+pub(super) fn alternatives<'s>(schema: &'s Schema, schema_path: &str) -> Vec<&'s str> {
     let (mut texts, mut keys) = (Vec::new(), Vec::new());
     if let Some(all) = schema_at(schema, &pointer_parts(schema_path)).and_then(Json::as_array) {
         collect_words(schema, all, &mut texts, &mut keys, MAX_ALTERNATIVES_DEPTH);
@@ -377,7 +385,7 @@ fn known_keys<'s>(schema: &'s Schema, schema_path: &str) -> Vec<&'s str> {
 }
 
 /// The part of the schema at a path that an error gives, which goes through references.
-fn schema_at<'s>(schema: &'s Schema, path: &[String]) -> Option<&'s Schema> {
+pub(super) fn schema_at<'s>(schema: &'s Schema, path: &[String]) -> Option<&'s Schema> {
     path.iter().try_fold(schema, |here, part| {
         if part == "$ref" {
             here.get("$ref").and_then(Json::as_str).and_then(|r| schema.pointer(r.trim_start_matches('#')))
@@ -388,6 +396,16 @@ fn schema_at<'s>(schema: &'s Schema, path: &[String]) -> Option<&'s Schema> {
             }
         }
     })
+}
+
+/// The first sentence of what the schema says of the place whose keyword failed: how it is to be written.
+pub(super) fn description(schema: &Schema, schema_path: &str) -> Option<String> {
+    let mut parts = pointer_parts(schema_path);
+    parts.pop();
+    let text = schema_at(schema, &parts)?.get("description")?.as_str()?;
+    let text = text.replace('\n', " ");
+    let sentence = text.split(". ").next()?;
+    Some(sentence.trim_end_matches('.').to_owned())
 }
 
 /// How to mend a value of another type.
@@ -500,8 +518,10 @@ mod tests {
         };
         let one =
             parsed(json!({"port": 80, "prt": 1, "mode": "carefull", "tls": {"certificat": "x"}})).unwrap();
-        assert_eq!((one.port, one.mode.is_none(), one.tls.is_none()), (80, true, true));
-        assert!(parsed(json!({"port": "x"})).is_none(), "a key that is needed is wrong");
+        assert_eq!((one.port, one.mode.is_none(), one.tls.is_some()), (80, true, true));
+        let one = parsed(json!({"port": "x", "mode": "fast"})).unwrap();
+        assert!(one.port == 0 && one.mode.is_some(), "something stands for what is needed and wrong");
+        assert!(parsed(json!({"port": 1, "then": {"dead_letter": 5}})).unwrap().then.is_none());
         assert!(parsed(json!([])).is_none());
     }
 
@@ -550,7 +570,10 @@ mod tests {
     fn a_choice_is_explained() {
         assert_eq!(
             mistakes_of(&json!({"port": 1, "then": {"release": {}, "dead_letter": {}}})),
-            ["wrong_shape: only one of `release`, `dead_letter` can be written here -> keep one of them"]
+            [
+                "wrong_shape: only one of `release`, `dead_letter` can be written here -> keep one of them",
+                "missing_key: `certificate` is missing -> add `certificate:`"
+            ]
         );
         assert_eq!(
             mistakes_of(&json!({"port": "1", "then": "release"})),
@@ -579,7 +602,8 @@ mod tests {
         let mut mistakes = Mistakes::new();
         assert_eq!(parse::<Listener>(&node, &mut mistakes).unwrap().port, 8080);
         substitute(&mut node, "hunter2");
-        assert!(parse::<Listener>(&node, &mut mistakes).is_none());
+        assert_eq!(parse::<Listener>(&node, &mut mistakes).unwrap().port, 0);
+        assert_eq!(mistakes.len(), 1);
         assert!(!format!("{mistakes:?} {node:?}").contains("hunter2"));
     }
 
@@ -590,5 +614,87 @@ mod tests {
         assert!(check_against(&json!({"type": 12}), &node, &mut mistakes).is_none());
         assert_eq!(mistakes.len(), 1);
         assert!(schema_of::<Listener>().is_object());
+    }
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only parsed")]
+    struct Keyed {
+        by: String,
+        #[schemars(range(min = 1))]
+        lanes: usize,
+        #[serde(default)]
+        count: Option<Count>,
+        #[serde(default)]
+        signed: Option<Signed>,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(try_from = "String")]
+    #[schemars(with = "String")]
+    struct Count;
+
+    impl TryFrom<String> for Count {
+        type Error = String;
+        fn try_from(text: String) -> Result<Self, String> {
+            if text == "up" { Ok(Self) } else { Err(format!("`{text}` is no way to count")) }
+        }
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only parsed")]
+    struct Signed {
+        header: String,
+        mode: Mode,
+        secret: String,
+    }
+
+    #[test]
+    fn something_stands_for_what_is_needed_and_nothing_is_said_of_it() {
+        let parsed = |json: Json| {
+            let (mut mistakes, node) = (Mistakes::new(), placed(&json));
+            let parsed = parse::<Keyed>(&node, &mut mistakes).unwrap();
+            (parsed, mistakes, node)
+        };
+        let (keyed, mut mistakes, node) = parsed(json!({"by": "a b", "lanes": 0, "signed": {"header": "é"}}));
+        let signed = keyed.signed.unwrap();
+        assert_eq!((keyed.by.as_str(), keyed.lanes), ("a b", 1));
+        assert_eq!((signed.header.as_str(), signed.secret.as_str()), ("é", ""));
+        assert_eq!((mistakes.len(), mistakes.stand_ins()), (3, 3), "{mistakes:?}");
+        let mut count = |code, span: &Span| {
+            let before = mistakes.len();
+            mistakes.push(Mistake::new(code, span, "more"));
+            mistakes.len() - before
+        };
+        assert_eq!(count("invalid_value", &node.at(["lanes"]).span), 0, "it was made up");
+        assert_eq!(count("invalid_value", &node.at(["signed", "secret"]).span), 0, "it was made up, too");
+        assert_eq!(count("missing_key", &node.at(["signed"]).span), 1);
+        assert_eq!(count("invalid_value", &node.at(["signed", "header"]).span), 1);
+        assert_eq!(count("invalid_value", &node.at(["by"]).span), 1);
+    }
+
+    #[test]
+    fn what_the_type_refuses_hides_nothing() {
+        let (mut mistakes, node) = (Mistakes::new(), placed(&json!({"by": "x", "lanes": 2, "count": "off"})));
+        let keyed = parse::<Keyed>(&node, &mut mistakes).unwrap();
+        assert!(keyed.by == "x" && keyed.count.is_none() && mistakes.len() == 1, "{mistakes:?}");
+    }
+
+    /// A node whose parts have places of their own.
+    fn placed(json: &Json) -> Node {
+        fn place(node: &mut Node, at: &mut usize) {
+            let start = *at;
+            *at += 1;
+            match &mut node.value {
+                Value::Map(entries) => entries.iter_mut().for_each(|entry| place(&mut entry.value, at)),
+                Value::List(items) => items.iter_mut().for_each(|item| place(item, at)),
+                _ => {}
+            }
+            *at += 1;
+            (node.span.start, node.span.end) = (start, *at);
+        }
+        let mut node = Node::from_json(json, &Span::nowhere("test"));
+        place(&mut node, &mut 0);
+        node
     }
 }

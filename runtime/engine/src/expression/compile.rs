@@ -6,7 +6,7 @@
 //! interruption, an error raised by a function is swallowed by `&&`, `||`, `all` and `exists`, and elements are copied
 //! as comprehensions walk over them. Its macros are left unexpanded for the same reason: a comprehension is one node.
 
-use std::{ops::Range, sync::Arc, thread};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, thread};
 
 use cel::{
     Env, ParseErrors,
@@ -48,7 +48,9 @@ pub(crate) fn compile(text: &str) -> Result<Node, CompileError> {
             .mend("shorten it, or do the work in a plugin"));
     }
     if text.trim().is_empty() {
-        return Err(CompileError::new(text, "the expression is empty"));
+        return Err(
+            CompileError::new(text, "the expression is empty").mend("write one, e.g. `body.total > 100`")
+        );
     }
     thread::scope(|scope| {
         let parser = thread::Builder::new()
@@ -101,7 +103,10 @@ fn syntax_error(text: &str, errors: &ParseErrors) -> CompileError {
             return CompileError::new(text, format!("the expression nests deeper than {MAX_NESTING}"))
                 .mend("take it apart into steps, or do the work in a plugin");
         }
-        Some("<EOF>") => ("the expression ends too soon".to_owned(), 0),
+        Some("<EOF>") => {
+            let error = CompileError::new(text, "the expression ends too soon").at(text, at..at);
+            return error.mend("write what is missing at its end: an operand, a bracket, a quote");
+        }
         Some(token) => {
             let token: String = token.trim().chars().take(20).collect();
             let length = token.len();
@@ -591,13 +596,18 @@ impl Compiler<'_> {
         }
         match function {
             LiteralFunction::Matches => {
-                Ok(Node::Matches(value, Arc::new(Pattern::compile(literal).map_err(wrong)?)))
+                Ok(Node::Matches(value, Arc::new(Pattern::compile(literal).map_err(|text| {
+                    wrong(text).mend("write it in the syntax of RE2; a character that is meant as it is has `\\\\` before it")
+                })?)))
             }
             LiteralFunction::JsonPath => {
-                Ok(Node::JsonPath(value, Arc::new(JsonPath::compile(literal).map_err(wrong)?)))
+                Ok(Node::JsonPath(value, Arc::new(JsonPath::compile(literal).map_err(|text| {
+                    wrong(text).mend("write a path of RFC 9535, e.g. `$.items[*].price`")
+                })?)))
             }
             LiteralFunction::Strftime => {
-                time::check_format(literal).map_err(wrong)?;
+                time::check_format(literal)
+                    .map_err(|text| wrong(text).mend("write a format such as `%Y-%m-%d`"))?;
                 Ok(Node::Strftime(value, literal.into()))
             }
         }
@@ -637,10 +647,13 @@ impl Compiler<'_> {
             .chain(LITERAL_FUNCTIONS.iter().map(|(name, ..)| *name))
             .chain(COMPREHENSIONS)
             .chain([op::HAS]);
-        match elsewhere.or_else(|| nearest(name, known)) {
+        match elsewhere.or_else(|| nearest(name, known.clone())) {
             Some(near) => error.mend(format!("did you mean `{near}`?")),
             None if called_as == Style::Member => error.mend("a key is read without brackets: body.total"),
-            None => error,
+            None => {
+                let known: BTreeSet<&str> = known.collect();
+                error.mend(format!("known: `{}`", known.into_iter().collect::<Vec<_>>().join("`, `")))
+            }
         }
     }
 }

@@ -80,13 +80,12 @@ impl Expression {
     /// As [`Expression::compile`], and when the result is never a bool.
     pub fn compile_condition(text: &str) -> Result<Self, CompileError> {
         let expression = Self::compile(text)?;
-        match expression.node.kind() {
-            None | Some(Kind::Bool) => Ok(expression),
-            Some(other) => {
-                Err(CompileError::new(text, format!("a condition is a bool, and this is {}", other.noun()))
-                    .mend("compare it with something"))
-            }
+        if !expression.node.is_never_bool() {
+            return Ok(expression);
         }
+        let noun = expression.node.kind().map_or("never one", Kind::noun);
+        Err(CompileError::new(text, format!("a condition is a bool, and this is {noun}"))
+            .mend("compare it with something"))
     }
 
     /// Compiles an expression in which values from outside stand, by [`Expression::compile`] or

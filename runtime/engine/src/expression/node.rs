@@ -113,6 +113,15 @@ pub(crate) enum FlowField {
 // === impl Node ===
 
 impl Node {
+    /// Whether the value is no bool, whatever the message.
+    pub(crate) fn is_never_bool(&self) -> bool {
+        match self {
+            Self::Negate(_) | Self::Arithmetic(..) => true,
+            Self::Conditional { then, otherwise, .. } => then.is_never_bool() && otherwise.is_never_bool(),
+            _ => self.kind().is_some_and(|kind| kind != Kind::Bool),
+        }
+    }
+
     /// The type of the value, where it is the same for every message.
     pub(crate) fn kind(&self) -> Option<Kind> {
         match self {

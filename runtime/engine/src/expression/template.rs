@@ -34,18 +34,20 @@ impl Template {
     /// Compiles a text.
     ///
     /// # Errors
-    /// A `${` that is not closed, a text above [`MAX_TEXT_BYTES`], and those of [`Expression::compile`], with their
-    /// place in the whole text.
-    pub fn compile(text: &str) -> Result<Self, CompileError> {
+    /// A `${` that is not closed, a text above [`MAX_TEXT_BYTES`], and those of [`Expression::compile`] for each expression,
+    /// with their place in the whole text.
+    pub fn compile(text: &str) -> Result<Self, Vec<CompileError>> {
         if text.len() > MAX_TEXT_BYTES {
-            return Err(CompileError::new(text, format!("the text is longer than {MAX_TEXT_BYTES} bytes")));
+            let error = CompileError::new(text, format!("the text is longer than {MAX_TEXT_BYTES} bytes"));
+            return Err(vec![error.mend("shorten it, or make it in a plugin")]);
         }
-        let Some(pieces) = split_expressions(text) else {
+        let mut errors = Vec::new();
+        let pieces = split_expressions(text).unwrap_or_else(|| {
             let open = unclosed(text);
-            return Err(CompileError::new(text, "this `${` is not closed")
-                .at(text, open..open + 2)
-                .mend("close it with `}`, or write `$${` for the characters `${`"));
-        };
+            let error = CompileError::new(text, "this `${` is not closed").at(text, open..open + 2);
+            errors.push(error.mend("close it with `}`, or write `$${` for the characters `${`"));
+            split_expressions(text.get(..open).unwrap_or_default()).unwrap_or_default()
+        });
         let mut parts = Vec::with_capacity(pieces.len());
         let mut at = 0;
         for piece in pieces {
@@ -56,22 +58,15 @@ impl Template {
                 }
                 Piece::Expression(written) => {
                     let inside = written.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-                    let inside = inside.unwrap_or_default();
-                    let expression = Expression::compile(inside).map_err(|error| {
-                        let error = error.within(text, at + 2);
-                        match inside.split_once(':') {
-                            Some(("env" | "file", _)) => error.mend(
-                                "`${env:…}` and `${file:…}` are values of their own, not parts of an expression",
-                            ),
-                            _ => error,
-                        }
-                    })?;
-                    parts.push(Part::Expression(expression));
+                    match placeholder(inside.unwrap_or_default()) {
+                        Ok(expression) => parts.push(Part::Expression(expression)),
+                        Err(error) => errors.push(error.within(text, at + 2)),
+                    }
                     at += written.len();
                 }
             }
         }
-        Ok(Self { text: text.into(), parts: parts.into() })
+        if errors.is_empty() { Ok(Self { text: text.into(), parts: parts.into() }) } else { Err(errors) }
     }
 
     /// The same, of which only this text may be seen: values from outside were put into it.
@@ -120,6 +115,16 @@ impl Template {
         }
         Ok(rendered)
     }
+}
+
+/// Compiles what stands between `${` and `}`.
+fn placeholder(inside: &str) -> Result<Expression, CompileError> {
+    Expression::compile(inside).map_err(|error| match inside.split_once(':') {
+        Some(("env" | "file", _)) => {
+            error.mend("`${env:…}` and `${file:…}` are values of their own, not parts of an expression")
+        }
+        _ => error,
+    })
 }
 
 /// Where the `${` stands that is not closed: everything before it is whole.

@@ -38,7 +38,7 @@ const ORDER: &str = r#"{
 
 /// The value as JSON, or the failure's class and text.
 fn eval(text: &str) -> Result<serde_json::Value, (ErrorClass, String)> {
-    let expression = Expression::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let expression = Expression::compile(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
     let (message, flow) = (message(ORDER), flow());
     let result = expression.evaluate_json(&Scope::new(&message, &flow));
     result.map_err(|failure| (failure.class(), failure.text().to_owned()))
@@ -395,14 +395,14 @@ fn templates() {
         ("${body.customer.tags}", r#"["vip","eu"]"#),
         ("ü${body.customer.name}ü", "üÜrsulaü"),
     ] {
-        let template = Template::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let template = Template::compile(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
         assert_eq!(template.render(&scope).unwrap(), rendered, "{text}");
         assert_eq!(template.is_literal(), !text.replace("$${", "").contains("${"), "{text}");
     }
     assert_eq!(Template::compile("a$${b").unwrap().as_literal(), Some("a${b"));
 
     let refused = |text: &str, part: &str, place: &str| {
-        let error = Template::compile(text).unwrap_err();
+        let error = Template::compile(text).unwrap_err().remove(0);
         assert!(error.to_string().contains(part), "{text}: {error}");
         assert_eq!(error.range.clone().map(|range| &text[range]), Some(place), "{text}: {error}");
     };
@@ -410,7 +410,10 @@ fn templates() {
     refused("ü ${'}", "this `${` is not closed", "${");
     refused("ü-${bdy.id}", "(at character 5): did you mean `body`?", "bdy");
     refused("${env:HOME}", "values of their own", ":");
-    assert!(Template::compile("${}").unwrap_err().text.contains("is empty"));
+    assert!(Template::compile("${}").unwrap_err()[0].text.contains("is empty"));
+    let errors = Template::compile("${bdy.x} ${body.y} é${hedaers.z} ${").unwrap_err();
+    let ranges: Vec<_> = errors.iter().filter_map(|error| error.range.clone()).collect();
+    assert_eq!(ranges, [34..36, 2..5, 23..30], "{errors:#?}");
     let failure = Template::compile("x-${body.nope}").unwrap().render(&scope).unwrap_err();
     assert_eq!(failure.text(), "expression `body.nope`: no such key `nope` in `body`");
 }

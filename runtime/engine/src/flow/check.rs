@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::{
     CheckedFlow, Ordering, Parallel, PluginTable, Registry, Rehearsal, fingerprint,
     policy::{self, ErrorRule},
-    steps::{StepChecker, adapter_of},
+    steps::{StepChecker, adapter_of, several_adapters},
 };
 
 /// The keys of a flow file, with what each is for.
@@ -164,8 +164,11 @@ fn walk(
     // A mistake in the limits does not keep the rest from being checked.
     let limits_or_default = limits.clone().unwrap_or_default();
     let mut source_connections = Vec::new();
+    let made_up = mistakes.stand_ins();
     let source = source(node, context, &limits_or_default, mistakes, &mut source_connections);
-    unique.source = source.as_ref().map(|(_, source)| (Arc::clone(source), node.at(["source"]).span.clone()));
+    // What was made up takes nothing from another flow.
+    let as_written = source.as_ref().filter(|_| mistakes.stand_ins() == made_up);
+    unique.source = as_written.map(|(_, source)| (Arc::clone(source), node.at(["source"]).span.clone()));
     let replies = source.as_ref().is_none_or(|(_, source)| source.replies());
 
     let mut checker = StepChecker::new(mistakes, &limits_or_default, replies, context);
@@ -279,9 +282,17 @@ fn source(
         mistakes.push(mistake.mend("add `source:` with an adapter, e.g. `http:`"));
         return None;
     };
-    let sources =
-        context.registry.iter().filter(|(_, a)| a.source_schema().is_some()).map(|(n, _)| n).collect();
-    let (name, adapter, config) = adapter_of(at, "source", sources, context.registry, mistakes)?;
+    let registry = context.registry;
+    let sources: Vec<_> =
+        registry.iter().filter(|(_, a)| a.source_schema().is_some()).map(|(n, _)| n).collect();
+    let Some((name, adapter, config)) = adapter_of(at, "source", sources.clone(), registry, mistakes) else {
+        for (_, adapter, config) in several_adapters(at, &sources, registry) {
+            let mut checker =
+                Checker::new(mistakes, context.base_dir, limits).with_connections(context.connections);
+            let _checked = adapter.check_source(config, &mut checker);
+        }
+        return None;
+    };
     let mut checker = Checker::new(mistakes, context.base_dir, limits).with_connections(context.connections);
     let source = adapter.check_source(config, &mut checker);
     named.extend(checker.take_connections());

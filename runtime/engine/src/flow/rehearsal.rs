@@ -51,7 +51,9 @@ impl Rehearsal {
         let mistake = Mistake::new(error.code, span, error.text.clone());
         Some(match error.mend {
             Some(mend) => mistake.mend(mend),
-            None => mistake,
+            None => mistake.mend(
+                "change its `config` as the plugin says; `gristmill plugin inspect` shows what it takes",
+            ),
         })
     }
 }

@@ -18,7 +18,7 @@ use super::{
     Check, CheckContext, CheckedFlow, PluginTable, Registry, Rehearsal, Unique, check, plugins_named,
 };
 use crate::{
-    substitute::{Environment, substitute},
+    substitute::{Environment, UNREADABLE, substitute},
     yaml,
 };
 
@@ -135,16 +135,26 @@ impl Read {
             return check;
         }
         let mut all = wrong.clone();
-        // A value that is not there fits nothing; that it does not is no mistake of its own.
+        // A value that is not there fits nothing; that it does not is no mistake of its own. The expressions beside it have
+        // mistakes of theirs.
         let follows = |mistake: &Mistake| {
-            wrong.iter().any(|it| it.span.start <= mistake.span.start && mistake.span.end <= it.span.end)
+            let is_about_it = |it: &Mistake| {
+                let is_inside = it.span.start <= mistake.span.start && mistake.span.end <= it.span.end;
+                is_inside && (mistake.code != "expression" || it.code == UNREADABLE)
+            };
+            wrong.iter().any(is_about_it)
         };
         for mistake in check.result.err().iter().flat_map(Mistakes::iter).filter(|mistake| !follows(mistake))
         {
             all.push(mistake.clone());
         }
+        let mut unique = check.unique;
+        // A source with a value that is not there takes nothing from another.
+        unique.source = unique.source.filter(|(_, source)| {
+            !wrong.iter().any(|it| source.start <= it.span.start && it.span.end <= source.end)
+        });
         // With a value that is not there, no plugin can be asked.
-        Check { result: Err(all), unique: check.unique, rehearsals: Vec::new() }
+        Check { result: Err(all), unique, rehearsals: Vec::new() }
     }
 }
 

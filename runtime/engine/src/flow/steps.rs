@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use gristmill_core::{
     Failure,
-    adapter::{CheckedSink, Checker, SinkUse, TemplateText},
-    config::{Mistake, Mistakes, Node, Span, nearest},
+    adapter::{Adapter, CheckedSink, Checker, SinkUse, TemplateText},
+    config::{Entry, Mistake, Mistakes, Node, Span, nearest},
     connection::Connection,
     limits::{FlowLimits, MAX_STEP_NESTING, MAX_STEPS},
     observe::StepInfo,
@@ -148,6 +148,7 @@ impl<'a> StepChecker<'a> {
                 let text = format!("a step has one key, its verb, and `{}` is a second one", second.key);
                 let mistake = Mistake::new("wrong_shape", &second.key_span, text);
                 self.mistakes.push(mistake.mend("indent it below the verb, or begin a new step with `- `"));
+                self.several_verbs(item);
                 return None;
             }
         };
@@ -180,6 +181,20 @@ impl<'a> StepChecker<'a> {
             info.plugin.clone_from(&checked.plugin);
         }
         Some(StepNode { index, path, step: checked })
+    }
+
+    /// Checks what stands under each of several verbs, for its mistakes.
+    fn several_verbs(&mut self, item: &Node) {
+        let verb = |entry: &'_ Entry| VERBS.iter().find(|verb| verb.name == entry.key);
+        let all: Vec<_> = item.entries().iter().filter_map(|entry| Some((verb(entry)?, entry))).collect();
+        // A single verb has lost its keys to what is beside it.
+        if let [_, _, ..] = all.as_slice() {
+            let ended = self.ended.clone();
+            for (verb, entry) in all {
+                let _checked = (verb.check)(&entry.value, self);
+            }
+            self.ended = ended;
+        }
     }
 
     /// Says that no message gets past the step that is being checked.
@@ -222,9 +237,11 @@ impl<'a> StepChecker<'a> {
         match (Template::compile(text), shown) {
             (Ok(template), None) => Some(template),
             (Ok(template), Some(shown)) => Some(template.shown_as(shown)),
-            (Err(error), shown) => {
-                let error = if shown.is_some() { error.nowhere() } else { error };
-                self.mistakes.push(error.to_mistake("expression", span));
+            (Err(errors), shown) => {
+                for error in errors {
+                    let error = if shown.is_some() { error.nowhere() } else { error };
+                    self.mistakes.push(error.to_mistake("expression", span));
+                }
                 None
             }
         }
@@ -233,8 +250,27 @@ impl<'a> StepChecker<'a> {
     /// Checks a sink: a map of one adapter's name to its configuration.
     pub(crate) fn sink(&mut self, node: &Node, usage: SinkUse) -> Option<CheckedSinkUse> {
         let sinks = self.context.registry.iter().filter(|(_, a)| a.sink_schema().is_some()).map(|(n, _)| n);
-        let (name, adapter, config) =
-            adapter_of(node, "sink", sinks.collect(), self.context.registry, self.mistakes)?;
+        let known: Vec<_> = sinks.collect();
+        let registry = self.context.registry;
+        let Some((name, adapter, config)) = adapter_of(node, "sink", known.clone(), registry, self.mistakes)
+        else {
+            for (name, adapter, config) in several_adapters(node, &known, registry) {
+                let _checked = self.sink_of(node, name, adapter, config, usage);
+            }
+            return None;
+        };
+        self.sink_of(node, name, adapter, config, usage)
+    }
+
+    /// Checks what stands at `config` as a sink of this adapter.
+    fn sink_of(
+        &mut self,
+        node: &Node,
+        name: &str,
+        adapter: &Arc<dyn Adapter>,
+        config: &Node,
+        usage: SinkUse,
+    ) -> Option<CheckedSinkUse> {
         let mut checker = Checker::new(self.mistakes, self.context.base_dir, self.limits)
             .with_connections(self.context.connections);
         let checked = adapter.check_sink(config, usage, &mut checker);
@@ -319,7 +355,7 @@ pub(crate) fn adapter_of<'n, 'r>(
     known: Vec<&'static str>,
     registry: &'r Registry,
     mistakes: &mut Mistakes,
-) -> Option<(&'static str, &'r Arc<dyn gristmill_core::adapter::Adapter>, &'n Node)> {
+) -> Option<(&'static str, &'r Arc<dyn Adapter>, &'n Node)> {
     let entry = match node.entries() {
         [entry] => entry,
         [] => {
@@ -331,7 +367,8 @@ pub(crate) fn adapter_of<'n, 'r>(
         [_, second, ..] => {
             let text = format!("a {what} has one key, the adapter, and `{}` is a second one", second.key);
             mistakes.push(
-                Mistake::new("wrong_shape", &second.key_span, text).mend("indent it below the adapter"),
+                Mistake::new("wrong_shape", &second.key_span, text)
+                    .mend("indent it below the adapter, or keep one of the two"),
             );
             return None;
         }
@@ -348,6 +385,21 @@ pub(crate) fn adapter_of<'n, 'r>(
             None
         }
     }
+}
+
+/// The adapters that a map names that should name one, with what stands under each: whichever is kept, what is wrong in it
+/// is wrong. None when there is but one: it has lost its keys to what is beside it.
+pub(crate) fn several_adapters<'n, 'r>(
+    node: &'n Node,
+    known: &[&'static str],
+    registry: &'r Registry,
+) -> Vec<(&'static str, &'r Arc<dyn Adapter>, &'n Node)> {
+    let adapter = |entry: &'n Entry| {
+        let (name, adapter) = registry.get(&entry.key).filter(|(name, _)| known.contains(name))?;
+        Some((name, adapter, &entry.value))
+    };
+    let all: Vec<_> = node.entries().iter().filter_map(adapter).collect();
+    if all.len() > 1 { all } else { Vec::new() }
 }
 
 impl CheckedSinkUse {

@@ -1,9 +1,11 @@
 //! A body made of an expression or of a text: what `set` and `reply` have in common.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use gristmill_core::{
     Failure,
-    config::{Node, Secret},
+    config::{Mistake, Node, Secret, Span},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -57,6 +59,18 @@ impl Content {
     }
 }
 
+/// What is wrong with the name of a header that stands at `span`.
+pub(super) fn wrong_name(name: &str, span: &Span) -> Option<Mistake> {
+    if name.contains("${") {
+        let text = "the name of a header is the same for every message: `${…}` is not read in it";
+        return Some(
+            Mistake::new("invalid_header", span, text).mend("write the name out; its value may hold `${…}`"),
+        );
+    }
+    let invalid = gristmill_core::message::check_header(&name.to_ascii_lowercase(), "").err()?;
+    Some(Mistake::new("invalid_header", span, invalid.to_string()).mend("a name such as `x-request-id`"))
+}
+
 /// Compiles a map of header names to texts that stands at `node`.
 pub(super) fn check_headers<'c>(
     headers: impl IntoIterator<Item = (&'c String, &'c Secret)>,
@@ -64,13 +78,19 @@ pub(super) fn check_headers<'c>(
     checker: &mut StepChecker<'_>,
 ) -> Option<Vec<HeaderTemplate>> {
     let mut all = Some(Vec::new());
-    for (name, value) in headers {
-        let at = node.at([name.as_str()]);
-        let name = name.to_ascii_lowercase();
-        if let Err(invalid) = gristmill_core::message::check_header(&name, "") {
-            checker.mistake("invalid_header", at, invalid.to_string(), "a name such as `x-request-id`");
+    let mut seen = BTreeSet::new();
+    for (written, value) in headers {
+        let at = node.at([written.as_str()]);
+        let key = node.entries().iter().find(|entry| entry.key == *written);
+        let key = key.map_or(&node.span, |entry| &entry.key_span);
+        let name = written.to_ascii_lowercase();
+        if let Some(mistake) = wrong_name(written, key) {
+            checker.mistakes.push(mistake);
             all = None;
-            continue;
+        } else if !seen.insert(name.clone()) {
+            let text = format!("the header `{name}` is written twice: upper and lower case are the same");
+            checker.mistakes.push(Mistake::new("duplicate_header", key, text).mend("keep one of the two"));
+            all = None;
         }
         match checker.template(at, value.expose()) {
             Some(value) => {

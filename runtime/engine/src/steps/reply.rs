@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gristmill_core::{
     ErrorClass, Failure, Headers, Message, Reply,
-    config::{self, Node, Secret},
+    config::{self, Mistake, Node, Secret},
     step::{Next, Step, StepContext},
 };
 use schemars::JsonSchema;
@@ -26,6 +26,23 @@ pub(super) const VERB: Verb = Verb {
     schema: config::schema_of::<ReplyConfig>,
     check,
 };
+
+/// Headers of one connection (RFC 9110 section 7.6.1) and of the framing of a body (RFC 9112 section 6).
+const COMPUTED: [&str; 10] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Statuses whose answers have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+const BODILESS: [u16; 3] = [204, 205, 304];
 
 /// Says what the source answers.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -56,6 +73,19 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
         Some(body) => body.check(node.at(["body"]), checker).map(Some),
         None => Some(None),
     };
+    for entry in node.at(["headers"]).entries() {
+        let name = entry.key.to_ascii_lowercase();
+        if COMPUTED.contains(&name.as_str()) {
+            let text = format!(
+                "`{name}` is about the connection or the length of the answer, which the source sets"
+            );
+            checker.mistakes.push(Mistake::new("invalid_header", &entry.key_span, text).mend("remove it"));
+        }
+    }
+    if let (Some(status), Some(body)) = (config.status.filter(|it| BODILESS.contains(it)), node.get("body")) {
+        let text = format!("an answer with the status {status} has no body");
+        checker.mistake("reply_without_body", body, text, "remove it, or take another status, e.g. 200");
+    }
     if !checker.source_replies {
         checker.mistake(
             "no_one_to_answer",

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{
     Checked, Verb,
-    content::{Content, ContentConfig, HeaderTemplate, check_headers},
+    content::{Content, ContentConfig, HeaderTemplate, check_headers, wrong_name},
     scope, within_limits,
 };
 use crate::flow::StepChecker;
@@ -56,6 +56,10 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
         Some(body) => body.check(node.at(["body"]), checker).map(Some),
         None => Some(None),
     };
+    let removed = node.at(["remove_headers"]).as_list().unwrap_or_default();
+    for (name, at) in config.remove_headers.iter().zip(removed) {
+        checker.mistakes.extend(wrong_name(name, &at.span).map(Into::into).unwrap_or_default());
+    }
     let is_nothing = config.remove_headers.is_empty() && config.headers.is_empty() && config.body.is_none();
     // What is wrong is not in the configuration, and is something all the same.
     if is_nothing && checker.mistakes.len() == before {

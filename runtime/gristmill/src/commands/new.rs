@@ -9,12 +9,16 @@ use std::{
 
 use crate::{
     cli::{NewFlowArguments, NewPluginArguments},
-    files::shown,
+    files::{flow_files, shown},
     report::Problem,
 };
 
 /// The longest name.
 const MAX_NAME_CHARS: usize = 64;
+
+/// The port of a first flow, and how many are looked at for one that no other flow has.
+const FIRST_PORT: u16 = 8080;
+const PORTS: u16 = 100;
 
 const FLOW: &str = include_str!("new_flow.yaml");
 
@@ -22,16 +26,33 @@ const FLOW: &str = include_str!("new_flow.yaml");
 pub(crate) fn flow(arguments: &NewFlowArguments) -> Result<ExitCode, Problem> {
     check_name(&arguments.name)?;
     let path = arguments.dir.join(format!("{}.yaml", arguments.name));
-    write_new(&path, &FLOW.replace("{{name}}", &arguments.name))?;
+    let port = free_port(&arguments.dir);
+    let flow = FLOW.replace("{{name}}", &arguments.name).replace("{{port}}", &port.to_string());
+    write_new(&path, &flow)?;
     say!("wrote {}", shown(&path));
     say!(
         "  gristmill run                                             runs it, and reloads it when you save it"
     );
     say!(
-        "  curl -i -d '{{\"name\":\"Ada\"}}' http://127.0.0.1:8080/{}    sends it a message",
+        "  curl -i -d '{{\"name\":\"Ada\"}}' http://127.0.0.1:{port}/{}    sends it a message",
         arguments.name
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first port from 8080 on that no flow of the folder names. Flows can share one, but two that are tried out side by side
+/// are easier to tell apart.
+fn free_port(dir: &Path) -> u16 {
+    let flows = flow_files(dir).unwrap_or_default();
+    let is_named = |port: &u16| {
+        let written = format!(":{port}");
+        let is_in = |text: &str| {
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+            text.split(written.as_str()).skip(1).any(ends)
+        };
+        flows.iter().filter_map(|flow| flow.text.as_ref().ok()).any(|text| is_in(text))
+    };
+    (FIRST_PORT..FIRST_PORT + PORTS).find(|port| !is_named(port)).unwrap_or(FIRST_PORT)
 }
 
 /// Writes the folder of a plugin.
@@ -53,7 +74,10 @@ pub(crate) fn plugin(arguments: &NewPluginArguments) -> Result<ExitCode, Problem
     say!(
         "  cargo build --release --target wasm32-wasip2      builds it (`rustup target add wasm32-wasip2` once)"
     );
-    say!("  then copy target/wasm32-wasip2/release/*.wasm to the folder of plugins; README.md says more");
+    say!(
+        "  then copy target/wasm32-wasip2/release/{}.wasm to the folder of plugins; README.md says more",
+        arguments.name.replace('-', "_")
+    );
     Ok(ExitCode::SUCCESS)
 }
 

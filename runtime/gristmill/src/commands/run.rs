@@ -24,7 +24,7 @@ use crate::{
 
 /// Runs until it is told to stop.
 pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Problem> {
-    let settings = Settings::load(&arguments.places, arguments.admin.as_deref())?;
+    let settings = Settings::load(&arguments.places)?;
     let log = log::start(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -239,7 +239,7 @@ impl Server<'_> {
     }
 
     fn look_at_settings(&self) -> Result<Settings, Refused> {
-        let new = Settings::load(&self.arguments.places, self.arguments.admin.as_deref())?;
+        let new = Settings::load(&self.arguments.places)?;
         // Gone for a moment, or by accident: the defaults are taken from an empty file only.
         if self.settings.has_file && !new.has_file {
             let file = files::shown(&new.file);

@@ -1,12 +1,13 @@
 //! `gristmill validate`: every mistake that can be found without traffic.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use gristmill_core::config::{Mistake, Span};
+use gristmill_core::config::{Mistake, Mistakes, Span};
 use gristmill_engine::flow::{CheckedFile, FlowFile, check_set};
 use serde_json::json;
 
@@ -15,18 +16,20 @@ use crate::{
     cli::{Format, ValidateArguments},
     files, report,
     report::{Problem, Sources},
-    settings::Settings,
+    settings::{Found, Settings},
 };
 
 /// Checks, shows, and says with the exit status whether there was a mistake.
 pub(crate) fn validate(arguments: &ValidateArguments) -> Result<ExitCode, Problem> {
-    let settings = match Settings::load(&arguments.places, Some("off")) {
-        Ok(settings) => settings,
-        Err(mistakes) => return Ok(show(&[], &mistakes, arguments.format)),
-    };
+    let Found { settings, mut mistakes, knows_flows } = Settings::find(&arguments.places);
     let files = match collect(&arguments.paths, &settings) {
         Ok(files) => files,
-        Err(mistake) => return Ok(show(&[], &[mistake], arguments.format)),
+        // That the folder is not there follows from the mistake by which another one was looked for.
+        Err(_) if arguments.paths.is_empty() && !knows_flows => Vec::new(),
+        Err(mistake) => {
+            mistakes.push(mistake);
+            Vec::new()
+        }
     };
     let host = assemble::plugin_host(&settings.plugins, &settings.state)?;
     let context = assemble::set_context(assemble::registry(), host, &settings);
@@ -35,10 +38,33 @@ pub(crate) fn validate(arguments: &ValidateArguments) -> Result<ExitCode, Proble
         .enable_all()
         .build()
         .map_err(|e| format!("no threads can be started: {e}"))?;
-    let checked = runtime.block_on(check_set(files, &context, &HashMap::new()));
-    let mistakes: Vec<Mistake> =
-        checked.iter().filter_map(|file| file.result.as_ref().err()).flatten().cloned().collect();
+    let mut checked = runtime.block_on(check_set(files, &context, &HashMap::new()));
+    if let Some(admin) = settings.admin {
+        leave_room_for_admin(&mut checked, admin);
+    }
+    mistakes.extend(checked.iter().filter_map(|file| file.result.as_ref().err()).flatten().cloned());
     Ok(show(&checked, &mistakes, arguments.format))
+}
+
+/// A flow cannot have the address of the admin listener, which is the first to take it.
+fn leave_room_for_admin(checked: &mut [CheckedFile], admin: SocketAddr) {
+    for file in checked {
+        let Some((source, span)) = &file.unique.source else { continue };
+        if !source.excludes(admin) {
+            continue;
+        }
+        let text = format!("the admin listener has {admin}, so that this source cannot listen");
+        let mistake = Mistake::new("duplicate_claim", span, text)
+            .mend("take another port here, or for the admin listener: `admin.listen` in gristmill.yaml");
+        match &mut file.result {
+            Ok(_) => file.result = Err(vec![mistake]),
+            Err(already) => {
+                let mut all = Mistakes::from(mistake);
+                already.drain(..).for_each(|mistake| all.push(mistake));
+                *already = all.into_sorted();
+            }
+        }
+    }
 }
 
 fn collect(paths: &[PathBuf], settings: &Settings) -> Result<Vec<FlowFile>, Mistake> {
@@ -92,15 +118,23 @@ fn show(checked: &[CheckedFile], mistakes: &[Mistake], format: Format) -> ExitCo
                 }
             }
             eprint!("{}", report::human(mistakes, &Sources::read_for(mistakes), report::use_colour()));
-            let bad = checked.iter().filter(|file| file.result.is_err()).count();
-            match (mistakes.len(), bad) {
-                (0, _) => say!("{} good", counted(checked.len(), "flow")),
-                (n, 0) => eprintln!("{}", counted(n, "mistake")),
-                (n, bad) => eprintln!("{} in {}", counted(n, "mistake"), counted(bad, "flow")),
+            let bad = checked.iter().filter(|file| is_flow(file) && file.result.is_err());
+            let bad: BTreeSet<String> = bad.map(|file| file.path.display().to_string()).collect();
+            let elsewhere = mistakes.iter().any(|mistake| !bad.contains(&*mistake.span.file));
+            match mistakes.len() {
+                0 => say!("{} good", counted(checked.len(), "flow")),
+                n if elsewhere => eprintln!("{}", counted(n, "mistake")),
+                n => eprintln!("{} in {}", counted(n, "mistake"), counted(bad.len(), "flow")),
             }
         }
     }
     if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether a file could be read. What could not, or is not there, is no flow.
+fn is_flow(file: &CheckedFile) -> bool {
+    let is_unreadable = |mistake: &Mistake| mistake.code == "unreadable_file";
+    !file.result.as_ref().is_err_and(|mistakes| mistakes.iter().any(is_unreadable))
 }
 
 fn counted(n: usize, what: &str) -> String {

@@ -2,12 +2,44 @@
 
 use std::io::IsTerminal;
 
+use gristmill_core::config::nearest;
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use crate::settings::{LogConfig, LogFormat};
 
+/// The levels, `off` included.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// Changes the level of the log while it is written.
 pub(crate) struct LogHandle(reload::Handle<EnvFilter, Registry>);
+
+/// Why a text is no level of the log.
+pub(crate) struct Unfit {
+    pub(crate) text: String,
+    pub(crate) mend: String,
+}
+
+/// Checks what `log.level` says. The filter's own parser takes a word that is no level for the name of a part, and then
+/// writes nothing else: a misspelt level would silence the log.
+///
+/// # Errors
+/// The first word that is no level, and a filter that is none.
+pub(crate) fn check_level(level: &str) -> Result<(), Unfit> {
+    let known = LEVELS.map(|level| format!("`{level}`")).join(", ");
+    let mend = format!("write one of {known}, or a filter such as `info,gristmill::plugin=debug`");
+    // What stands in brackets is about spans, and may hold commas.
+    for directive in level.split(',').filter(|_| !level.contains('[')) {
+        let word = directive.rsplit('=').next().unwrap_or_default().trim();
+        if word.is_empty() {
+            return Err(Unfit { text: "the log level is empty".to_owned(), mend });
+        }
+        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+            let mend = nearest(word, LEVELS).map_or(mend, |near| format!("did you mean `{near}`?"));
+            return Err(Unfit { text: format!("`{word}` is no log level"), mend });
+        }
+    }
+    filter(level).map(drop).map_err(|text| Unfit { text, mend })
+}
 
 /// Begins to write the log to standard error.
 ///

@@ -48,6 +48,14 @@ pub(crate) fn check(
     let config: SinkConfig = parse(node, checker.mistakes)?;
     let before = checker.mistakes.len();
     let naming = naming(node, &config, usage, checker);
+    if config.directory.to_string_lossy().contains("${") {
+        checker.mistake(
+            "invalid_value",
+            node.at(["directory"]),
+            "the directory is the same for every message: `${…}` is not read in it",
+            "put it into `name`, with `subdirectories: true`; `${env:NAME}` can stand in a directory",
+        );
+    }
     if let Mode::Append(append) = &config.mode
         && let Some(rotate) = &append.rotate
         && rotate.max_bytes.is_none()

@@ -17,7 +17,7 @@ mod spec;
 mod table;
 mod tls;
 
-use std::{any::Any, path::PathBuf, sync::Arc, time::Duration};
+use std::{any::Any, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gristmill_core::{
@@ -102,6 +102,11 @@ impl SourceSpec for HttpSourceSpec {
             listen.socket == other.route.listen.socket && files(&self.checked.tls) != files(&other.tls);
         is_conflict
             .then(|| format!("flows that listen on {listen} have the same `tls`, and this one has another"))
+    }
+
+    fn excludes(&self, listener: SocketAddr) -> bool {
+        let listen = self.checked.route.listen.socket;
+        listen.port() != 0 && (listen == listener || address::exclude(listen, listener))
     }
 
     fn configuration_files(&self) -> Vec<PathBuf> {

@@ -219,7 +219,11 @@ proptest! {
         }
         match Template::compile(&text) {
             Ok(template) => { let _ = template.render(&scope); }
-            Err(error) => prop_assert!(error.range.is_none_or(|range| text.get(range).is_some())),
+            Err(errors) => {
+                for error in errors {
+                    prop_assert!(error.range.is_none_or(|range| text.get(range).is_some()));
+                }
+            }
         }
     }
 

@@ -47,7 +47,7 @@ fn the_page_is_true() {
     assert!(examples > 50, "{examples} examples");
     for line in blocks(&page, "text").iter().flat_map(|block| block.lines()) {
         let (text, wanted) = line.split_once("  =>  ").unwrap_or_else(|| panic!("{line}"));
-        let template = Template::compile(text.trim()).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let template = Template::compile(text.trim()).unwrap_or_else(|errors| panic!("{line}: {errors:?}"));
         assert_eq!(template.render(&scope).unwrap(), wanted.trim(), "{line}");
     }
     for function in super::super::functions::FUNCTIONS {
