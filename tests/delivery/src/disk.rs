@@ -49,8 +49,10 @@ impl Disk {
     pub fn enter(&self, folder: &Path, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         let holder = self.holder.id().to_string();
-        command.args(["--target", &holder, "--user", "--mount", "--preserve-credentials", "--wdns"]);
-        command.arg(folder).arg(program);
+        command.args(["--target", &holder, "--user", "--mount", "--preserve-credentials"]);
+        let mut inside = std::ffi::OsString::from("--wdns=");
+        inside.push(folder);
+        command.arg(inside).arg(program);
         command
     }
 
