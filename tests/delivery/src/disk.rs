@@ -29,7 +29,12 @@ impl Disk {
     pub fn mount(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let mut holder = Command::new("unshare")
-            .args(["-rm", "sh", "-c", r#"mount -t tmpfs -o size=192m little "$0" && echo mounted && exec cat > /dev/null"#])
+            .args([
+                "-rm",
+                "sh",
+                "-c",
+                r#"mount -t tmpfs -o size=192m little "$0" && echo mounted && exec cat > /dev/null"#,
+            ])
             .arg(folder)
             // It ends when the bench does, and the mount with it.
             .stdin(Stdio::piped())

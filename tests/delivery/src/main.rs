@@ -112,7 +112,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
 /// Sources with their sinks: one pair that was asked for, or all, and those with two sinks.
 fn pairs(asked: Option<&str>) -> Result<Vec<(Kind, Vec<Kind>)>> {
     if let Some(asked) = asked {
-        let Some((source, sinks)) = asked.split_once(':') else { bail!("`{asked}` is no pair such as `amqp:file`") };
+        let Some((source, sinks)) = asked.split_once(':') else {
+            bail!("`{asked}` is no pair such as `amqp:file`")
+        };
         let sinks: Vec<Kind> = sinks.split('+').map(str::parse).collect::<Result<_>>()?;
         if sinks.len() > 2 {
             bail!("`{asked}` has more than two sinks");

@@ -30,7 +30,9 @@ impl Messages {
         for _ in 0..length.div_ceil(8) {
             // 8 letters of 5 bits each out of one number.
             let bits = dice.next();
-            payload.extend((0..8).map(|at| char::from(b'a' + u8::try_from((bits >> (at * 5)) & 15).unwrap_or(0))));
+            payload.extend(
+                (0..8).map(|at| char::from(b'a' + u8::try_from((bits >> (at * 5)) & 15).unwrap_or(0))),
+            );
         }
         let sum = fingerprint(format!("{}/{number}/{payload}", self.seed).as_bytes());
         format!("{number}-{sum:016x}-{payload}")

@@ -98,7 +98,8 @@ impl Client {
             0x30 => {
                 let topic = usize::from(number(0)?);
                 // QoS 0 has no packet id; there is none of it here.
-                let id = if kind & 0x06 == 0 { return Ok(Some(Packet::Other(kind))) } else { number(2 + topic)? };
+                let id =
+                    if kind & 0x06 == 0 { return Ok(Some(Packet::Other(kind))) } else { number(2 + topic)? };
                 Packet::Publish(id, body.get(4 + topic..).unwrap_or_default().to_vec())
             }
             0x40 => Packet::PubAck(number(0)?),

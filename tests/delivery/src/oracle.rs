@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn duplicates_need_a_fault_between_the_first_and_the_second() {
         let history = history(2, &[(50, 0), (60, 1), (500, 0)]);
-        let unexplained = |faults: &[(u64, u64, bool)]| judge(&history, &terms(Order::Free, faults)).unexplained;
+        let unexplained =
+            |faults: &[(u64, u64, bool)]| judge(&history, &terms(Order::Free, faults)).unexplained;
         assert_eq!(unexplained(&[]), [(0, ms(50), ms(500))]);
         assert!(unexplained(&[(200, 300, true)]).is_empty(), "between them");
         assert!(unexplained(&[(10, 20, true)]).is_empty(), "shortly before the first");

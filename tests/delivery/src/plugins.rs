@@ -65,7 +65,8 @@ impl Plugin {
 pub fn both() -> Vec<u8> {
     let items = r#"(data (i32.const 128) "left") (data (i32.const 136) "right")
         (data (i32.const 144) "\80\00\00\00\04\00\00\00\88\00\00\00\05\00\00\00")"#;
-    let entry = "(i32.store (i32.const 68) (i32.const 144)) (i32.store (i32.const 72) (i32.const 2)) (i32.const 64)";
+    let entry =
+        "(i32.store (i32.const 68) (i32.const 144)) (i32.store (i32.const 72) (i32.const 2)) (i32.const 64)";
     Guest { name: "both".into(), items, entry, ..router() }.module()
 }
 

@@ -1,10 +1,6 @@
 //! What a run prints: a line a scenario, a table by pair, and all of it as JSON.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use serde::Serialize;
 
@@ -79,7 +75,9 @@ impl Row {
     }
 
     fn line(&self) -> String {
-        let Self { pair, scenarios, sent, accepted, delivered, lost, corrupted, duplicated, unexplained, .. } = self;
+        let Self {
+            pair, scenarios, sent, accepted, delivered, lost, corrupted, duplicated, unexplained, ..
+        } = self;
         let Self { reordered, dead_lettered, peak_memory_mib, peak_in_flight, .. } = self;
         let faults: usize = self.faults.values().sum();
         format!(
@@ -186,14 +184,16 @@ pub fn failure(outcome: &Outcome) -> String {
         let _written = writeln!(text, "  changed, at {:.3}: {what}", seconds(*at));
     }
     for (number, first, again) in verdict.unexplained.iter().take(20) {
-        let _written = writeln!(text, "  twice: {number}, at {:.3} and at {:.3}", seconds(*first), seconds(*again));
+        let _written =
+            writeln!(text, "  twice: {number}, at {:.3} and at {:.3}", seconds(*first), seconds(*again));
     }
     for (number, before, at) in verdict.reordered.iter().take(20) {
         let _written = writeln!(text, "  out of order: {number} behind {before}, at {:.3}", seconds(*at));
     }
     text.push_str("  faults, from and until:\n");
     for fault in timeline {
-        let _written = writeln!(text, "    {:>8.3} {:>8.3}  {}", seconds(fault.from), seconds(fault.until), fault.kind);
+        let _written =
+            writeln!(text, "    {:>8.3} {:>8.3}  {}", seconds(fault.from), seconds(fault.until), fault.kind);
     }
     if let Some(folder) = folder {
         let _written = writeln!(text, "  the log and all that happened: {}", folder.display());

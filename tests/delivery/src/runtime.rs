@@ -54,7 +54,13 @@ pub fn fake_clock() -> Option<PathBuf> {
 
 impl Runtime {
     /// One that is not started yet. With a `disk`, it runs where that is mounted; with `clock`, its wall clock can jump.
-    pub fn new(binary: &Path, folder: &Path, admin: SocketAddr, disk: Option<Arc<Disk>>, clock: bool) -> Self {
+    pub fn new(
+        binary: &Path,
+        folder: &Path,
+        admin: SocketAddr,
+        disk: Option<Arc<Disk>>,
+        clock: bool,
+    ) -> Self {
         Self {
             binary: binary.to_owned(),
             folder: folder.to_owned(),
@@ -159,7 +165,11 @@ impl Runtime {
         loop {
             if let Some(status) = child.try_wait()? {
                 self.tidy(child.id());
-                return if status.success() { Ok(()) } else { bail!("after SIGTERM the runtime ended with {status}") };
+                return if status.success() {
+                    Ok(())
+                } else {
+                    bail!("after SIGTERM the runtime ended with {status}")
+                };
             }
             if begun.elapsed() > PATIENCE {
                 child.kill()?;

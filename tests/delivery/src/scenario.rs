@@ -252,7 +252,8 @@ impl DeadLetters {
     }
 
     fn look(&mut self, ledger: &Ledger) -> Result<()> {
-        let names = fs::read_dir(&self.folder)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names =
+            fs::read_dir(&self.folder)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let new: Vec<String> =
             names.filter(|name| !name.starts_with('.') && !self.known.contains(name)).collect();
         for name in &new {
@@ -283,7 +284,13 @@ fn write_story(folder: &Path, history: &History, timeline: &[Disturbance], verdi
     use std::fmt::Write as _;
     let mut text = String::from("faults\n");
     for fault in timeline {
-        writeln!(text, "  {:>8.3}  {:>8.3}  {}", fault.from.as_secs_f64(), fault.until.as_secs_f64(), fault.kind)?;
+        writeln!(
+            text,
+            "  {:>8.3}  {:>8.3}  {}",
+            fault.from.as_secs_f64(),
+            fault.until.as_secs_f64(),
+            fault.kind
+        )?;
     }
     writeln!(text, "{verdict:#?}")?;
     for (sink, received) in history.sinks.iter().enumerate() {
@@ -295,7 +302,12 @@ fn write_story(folder: &Path, history: &History, timeline: &[Disturbance], verdi
     writeln!(text, "messages: first sent, accepted, attempts")?;
     for (number, message) in history.messages.iter().enumerate() {
         let accepted = message.accepted.map_or(-1.0, |at| at.as_secs_f64());
-        writeln!(text, "  {number}  {:.3}  {accepted:.3}  {}", message.first.as_secs_f64(), message.attempts)?;
+        writeln!(
+            text,
+            "  {number}  {:.3}  {accepted:.3}  {}",
+            message.first.as_secs_f64(),
+            message.attempts
+        )?;
     }
     Ok(fs::write(folder.join("story.txt"), text)?)
 }

@@ -268,7 +268,11 @@ mod tests {
     #[test]
     fn every_place_is_struck_and_in_each_one_fault_after_the_other() {
         let lanes = lanes(&spec(3), MEANS);
-        assert_eq!(lanes.len(), 7, "flow, plugin, clock, runtime, RabbitMQ, the link of the source, the disk");
+        assert_eq!(
+            lanes.len(),
+            7,
+            "flow, plugin, clock, runtime, RabbitMQ, the link of the source, the disk"
+        );
         for lane in &lanes {
             assert!(!lane.is_empty());
             assert!(lane.windows(2).all(|two| two[0].at + two[0].lasts <= two[1].at));

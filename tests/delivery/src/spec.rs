@@ -96,9 +96,11 @@ impl Spec {
             addresses.admin
         );
         let ends = [("source".to_owned(), self.source, addresses.source)].into_iter().chain(
-            self.sinks.iter().zip(&addresses.sinks).enumerate().map(|(at, (kind, address))| {
-                (format!("sink{at}"), *kind, *address)
-            }),
+            self.sinks
+                .iter()
+                .zip(&addresses.sinks)
+                .enumerate()
+                .map(|(at, (kind, address))| (format!("sink{at}"), *kind, *address)),
         );
         let mut any = false;
         for (name, kind, address) in ends {
@@ -137,7 +139,8 @@ impl Spec {
             Kind::Amqp => format!("amqp: {{ connection: source, queue: {} }}", self.name("in")),
             Kind::Mqtt => format!("mqtt: {{ connection: source, topics: [{}] }}", self.name("in")),
         };
-        let sends: Vec<String> = (0..).zip(&self.sinks).map(|(at, kind)| self.send(at, *kind, addresses)).collect();
+        let sends: Vec<String> =
+            (0..).zip(&self.sinks).map(|(at, kind)| self.send(at, *kind, addresses)).collect();
         let steps = match sends.as_slice() {
             [left, right] => format!(
                 "  - route:\n      plugin: both\n      branches:\n        left:\n          - {left}\n        right:\n          - {right}\n"
@@ -146,9 +149,8 @@ impl Spec {
         };
         let letter = "{ dead_letter: { file: { directory: dead } } }";
         let (attempts, then) = if variant.dead_letters { (8, letter) } else { (5, "{ release: {} }") };
-        let retry = format!(
-            "{{ max_attempts: {attempts}, initial_delay_ms: 30, multiplier: 2, max_delay_ms: 400 }}"
-        );
+        let retry =
+            format!("{{ max_attempts: {attempts}, initial_delay_ms: 30, multiplier: 2, max_delay_ms: 400 }}");
         let strict = if variant.strict { "order: strict\n" } else { "" };
         format!(
             "flow: bench\ndescription: \"edition {edition}\"\n{strict}\

@@ -171,7 +171,8 @@ impl<'a> Stage<'a> {
         }
         for (at, kind) in self.spec.sinks.iter().enumerate() {
             if *kind == Kind::Amqp {
-                waiting += amqp::waiting(&self.brokers.rabbitmq().url(), &self.spec.name(&format!("out{at}")))?;
+                waiting +=
+                    amqp::waiting(&self.brokers.rabbitmq().url(), &self.spec.name(&format!("out{at}")))?;
             }
         }
         Ok(waiting)

@@ -121,7 +121,13 @@ impl Feeder<'_> {
                     let properties = BasicProperties::default().with_delivery_mode(2);
                     let options = BasicPublishOptions::default();
                     let confirm = channel
-                        .basic_publish("".into(), self.queue.as_str().into(), options, body.as_bytes(), properties)
+                        .basic_publish(
+                            "".into(),
+                            self.queue.as_str().into(),
+                            options,
+                            body.as_bytes(),
+                            properties,
+                        )
                         .await?;
                     confirms.push(confirm.map(move |confirm| (number, confirm)));
                     if confirms.len() < self.window {

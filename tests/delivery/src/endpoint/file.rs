@@ -169,7 +169,8 @@ fn look_for_files(
 ) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut new: Vec<String> = names.filter(|name| !name.starts_with('.') && !known.contains_key(name)).collect();
+    let mut new: Vec<String> =
+        names.filter(|name| !name.starts_with('.') && !known.contains_key(name)).collect();
     new.sort();
     for name in new {
         let Ok(body) = fs::read(folder.join(&name)) else { continue };

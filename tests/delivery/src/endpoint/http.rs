@@ -52,7 +52,9 @@ fn client(feed: &Feed, address: SocketAddr) -> Result<()> {
 fn post(feed: &Feed, address: SocketAddr, number: u64, kept: &mut Option<Connection>) -> bool {
     let connection = kept.take().map_or_else(|| Connection::open(address, PATIENCE), Ok);
     let Ok(mut connection) = connection else { return false };
-    let Ok((status, _)) = connection.ask("POST", "/in", feed.attempt(number).as_bytes()) else { return false };
+    let Ok((status, _)) = connection.ask("POST", "/in", feed.attempt(number).as_bytes()) else {
+        return false;
+    };
     *kept = Some(connection);
     (200..300).contains(&status)
 }
@@ -93,7 +95,9 @@ impl Receiver {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let (Ok(stream), ledger, manner) = (stream, Arc::clone(&ledger), Arc::clone(&manner)) else { continue };
+                let (Ok(stream), ledger, manner) = (stream, Arc::clone(&ledger), Arc::clone(&manner)) else {
+                    continue;
+                };
                 // What a connection ends with is the sender's to see.
                 thread::spawn(move || drop(serve(stream, &ledger, sink, &manner)));
             }

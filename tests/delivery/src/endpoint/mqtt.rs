@@ -100,7 +100,8 @@ impl Receiver {
     /// There is no broker.
     pub fn start(ledger: &Arc<Ledger>, sink: usize, address: SocketAddr, topic: &str) -> Result<Self> {
         let id = format!("receiver-{}", topic.replace('/', "-"));
-        let mut client = Client::connect(address, &id, false).context("the receiver cannot connect to Mosquitto")?;
+        let mut client =
+            Client::connect(address, &id, false).context("the receiver cannot connect to Mosquitto")?;
         client.subscribe(topic).context("the receiver cannot subscribe")?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ledger, stopped) = (Arc::clone(ledger), Arc::clone(&stop));
