@@ -112,10 +112,10 @@ impl Spec {
                      reconnect: {{ initial_delay_ms: 20, max_delay_ms: {wait} }} }}"
                 ),
                 Kind::Mqtt => format!(
-                    "mqtt: {{ url: \"mqtt://{address}\", client_id: {}, version: \"{}\", keep_alive_s: 2, \
+                    "mqtt: {{ url: \"mqtt://{address}\", client_id: {}, version: {}, keep_alive_s: 2, \
                      connect_timeout_ms: 3000, reconnect: {{ initial_delay_ms: 20, max_delay_ms: {wait} }} }}",
                     self.name(&name),
-                    if self.variant().old_mqtt { "3.1.1" } else { "5" },
+                    if self.variant().old_mqtt { "\"3.1.1\"" } else { "5" },
                 ),
                 Kind::Http | Kind::File => continue,
             };
