@@ -16,14 +16,14 @@ impl Dice {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `end`, which is not 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.number() % end.max(1)
     }
 
     /// A number from `from` to `to`, both included.
@@ -63,17 +63,17 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
         let numbers =
-            |seed| (0..5).map(|_| ()).scan(Dice::new(seed), |dice, ()| Some(dice.next())).collect::<Vec<_>>();
+            |seed| (0..5).map(|_| ()).scan(Dice::new(seed), |dice, ()| Some(dice.number())).collect::<Vec<_>>();
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));
         // The first number of the seed 0, as its authors have published it.
-        assert_eq!(Dice::new(0).next(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(Dice::new(0).number(), 0xe220_a839_7b1d_cdaf);
     }
 
     #[test]
     fn branches_differ_by_name() {
         let dice = Dice::new(1);
-        assert_ne!(dice.branch("a").next(), dice.branch("b").next());
-        assert_eq!(dice.branch("a").next(), dice.branch("a").next());
+        assert_ne!(dice.branch("a").number(), dice.branch("b").number());
+        assert_eq!(dice.branch("a").number(), dice.branch("a").number());
     }
 }

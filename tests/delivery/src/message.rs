@@ -29,7 +29,7 @@ impl Messages {
         let mut payload = String::new();
         for _ in 0..length.div_ceil(8) {
             // 8 letters of 5 bits each out of one number.
-            let bits = dice.next();
+            let bits = dice.number();
             payload.extend(
                 (0..8).map(|at| char::from(b'a' + u8::try_from((bits >> (at * 5)) & 15).unwrap_or(0))),
             );

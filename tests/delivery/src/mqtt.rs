@@ -88,7 +88,7 @@ impl Client {
     ///
     /// # Errors
     /// The broker has gone, or what it says is not MQTT.
-    pub fn next(&mut self) -> io::Result<Option<Packet>> {
+    pub fn receive(&mut self) -> io::Result<Option<Packet>> {
         let Some((kind, body)) = self.packet()? else { return Ok(None) };
         let number = |at: usize| match body.get(at..at + 2) {
             Some([high, low]) => Ok(u16::from_be_bytes([*high, *low])),

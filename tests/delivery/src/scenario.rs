@@ -178,11 +178,12 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
 fn terms(spec: &Spec, strict: bool, timeline: &[Disturbance]) -> Terms {
     let first = timeline.iter().map(|fault| fault.from).min().unwrap_or(Duration::MAX);
     let order = |sink: &Kind| match (spec.source.is_ordered(), strict, sink) {
+        (false, ..) => Order::Free,
+        // Files of their own say too little about which of them was written first.
+        (true, _, Kind::File) if spec.variant().written == endpoint::file::Written::Files => Order::Free,
         (true, true, _) => Order::Always,
         // Requests go side by side over several connections: what holds is the order in which they are begun.
-        (true, false, Kind::Http) | (false, ..) => Order::Free,
-        // The names of files say nothing about when they were written.
-        (true, false, Kind::File) if spec.variant().written == endpoint::file::Written::Files => Order::Free,
+        (true, false, Kind::Http) => Order::Free,
         (true, false, _) => Order::Until(first),
     };
     Terms {

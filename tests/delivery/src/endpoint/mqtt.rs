@@ -69,7 +69,7 @@ impl Feeder<'_> {
                     Turn::End => self.ended = true,
                 }
             }
-            if let Some(Packet::PubAck(id)) = client.next()? {
+            if let Some(Packet::PubAck(id)) = client.receive()? {
                 let number = self.open.keys().find(|number| packet_id(**number) == id).copied();
                 if let Some(number) = number {
                     self.open.remove(&number);
@@ -135,7 +135,7 @@ impl Receiver {
 }
 
 fn receive(client: &mut Client, ledger: &Ledger, sink: usize) -> std::io::Result<()> {
-    if let Some(Packet::Publish(id, body)) = client.next()? {
+    if let Some(Packet::Publish(id, body)) = client.receive()? {
         ledger.arrived(sink, &body);
         client.acknowledge(id)?;
     }
