@@ -80,6 +80,6 @@ fn of_two_sinks_one_fails_and_both_get_everything() {
 }
 
 #[test]
-fn reloads_slow_plugins_and_a_clock_that_jumps_repeat_nothing() {
+fn reloads_sigterm_slow_plugins_and_a_clock_that_jumps_repeat_nothing() {
     play(&[(Http, &[Amqp]), (File, &[Mqtt]), (Amqp, &[File]), (Mqtt, &[Http])], true);
 }

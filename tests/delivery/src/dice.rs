@@ -62,8 +62,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
-        let numbers =
-            |seed| (0..5).map(|_| ()).scan(Dice::new(seed), |dice, ()| Some(dice.number())).collect::<Vec<_>>();
+        let numbers = |seed| {
+            (0..5).map(|_| ()).scan(Dice::new(seed), |dice, ()| Some(dice.number())).collect::<Vec<_>>()
+        };
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));
         // The first number of the seed 0, as its authors have published it.

@@ -35,7 +35,7 @@ struct Arguments {
     /// One scenario with just this seed, as a failure names it; needs `--pair`.
     #[arg(long, requires = "pair")]
     once: bool,
-    /// Only what must not repeat anything: reloads, slow plugins, jumps of the clock.
+    /// Only what must not repeat anything: reloads, SIGTERM, slow plugins, jumps of the clock.
     #[arg(long)]
     calm: bool,
     /// How many seconds faults are begun in a scenario.

@@ -92,6 +92,8 @@ pub struct Terms {
     pub recovery: Duration,
     /// The order, by sink.
     pub order: Vec<Order>,
+    /// How many messages one disturbance can make come again; `None` where that has no bound.
+    pub repeats_each: Option<usize>,
 }
 
 /// What the oracle says.
@@ -113,6 +115,8 @@ pub struct Verdict {
     pub duplicated: usize,
     /// Of those, the ones that no disturbance explains: number, first arrival, this one.
     pub unexplained: Vec<(u64, Moment, Moment)>,
+    /// How many there are above what so many disturbances can make.
+    pub excessive: usize,
     /// First arrivals behind a greater number, where order is promised: the number, what came before it, when.
     pub reordered: Vec<(u64, u64, Moment)>,
     /// Messages that became dead letters.
@@ -195,6 +199,7 @@ impl Verdict {
             (self.corrupted.len(), "changed on the way"),
             (self.invented.len(), "never sent"),
             (self.unexplained.len(), "twice without a fault that explains it"),
+            (self.excessive, "more came twice than the faults can make"),
             (self.reordered.len(), "out of order"),
         ];
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
@@ -226,6 +231,10 @@ pub fn judge(history: &History, terms: &Terms) -> Verdict {
         verdict.corrupted.extend(received.corrupted.iter().cloned());
         let order = terms.order.get(sink).copied().unwrap_or(Order::Free);
         judge_sink(history.messages.len() as u64, &received.arrivals, order, terms, &mut verdict);
+    }
+    if let Some(each) = terms.repeats_each {
+        let disturbances = terms.disturbances.iter().filter(|it| it.repeats).count();
+        verdict.excessive = verdict.duplicated.saturating_sub(each * disturbances);
     }
     verdict
 }
@@ -297,7 +306,12 @@ mod tests {
             until: ms(until),
             repeats,
         };
-        Terms { disturbances: faults.iter().map(fault).collect(), recovery: ms(100), order: vec![order] }
+        Terms {
+            disturbances: faults.iter().map(fault).collect(),
+            recovery: ms(100),
+            order: vec![order],
+            repeats_each: None,
+        }
     }
 
     #[test]
@@ -343,6 +357,16 @@ mod tests {
         assert_eq!(unexplained(&[(200, 300, false)]).len(), 1, "one that repeats nothing");
         assert_eq!(unexplained(&[(600, 700, true)]).len(), 1, "after both");
         assert_eq!(judge(&history, &terms(Order::Free, &[])).duplicated, 1);
+    }
+
+    #[test]
+    fn a_fault_explains_only_so_many_duplicates() {
+        let history = history(2, &[(50, 0), (60, 1), (70, 0), (80, 1), (90, 0)]);
+        let excessive = |each| {
+            let terms = terms(Order::Free, &[(0, 100, true), (0, 100, false)]);
+            judge(&history, &Terms { repeats_each: each, ..terms }).excessive
+        };
+        assert_eq!((excessive(None), excessive(Some(3)), excessive(Some(2))), (0, 0, 1));
     }
 
     #[test]

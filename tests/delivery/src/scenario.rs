@@ -23,7 +23,7 @@ use crate::{
     ledger::{Ledger, lock},
     oracle::{self, Dead, Disturbance, History, Order, Terms, Verdict},
     runtime::Peaks,
-    schedule::{self, Lane},
+    schedule::{self, Fault, Lane},
     spec::{IN_FLIGHT, Spec},
     stage::Stage,
 };
@@ -33,6 +33,10 @@ const QUIET_FIRST: Duration = Duration::from_millis(700);
 
 /// How long after a fault was mended its repeats may come: clients connect again, brokers send again.
 const RECOVERY: Duration = Duration::from_secs(10);
+
+/// How many duplicates one fault can make: what is in flight in the runtime, sent again as often as the flow's retries and
+/// releases can while the fault lasts, and what the feeder and the receiver have under way.
+const REPEATS_EACH: usize = 16 * IN_FLIGHT as usize;
 
 /// What is accepted is lost when nothing at all arrives for so long.
 const NOTHING_FOR: Duration = Duration::from_secs(45);
@@ -109,7 +113,7 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
     let watched = std::sync::Mutex::new(None);
     let over = AtomicBool::new(false);
     let mut dead = DeadLetters::new(stage.dead());
-    let rest = thread::scope(|scope| -> Result<bool> {
+    let rest = thread::scope(|scope| -> Result<Option<String>> {
         let watcher = scope.spawn(|| watch(&stage, &over, &watched));
         thread::sleep(QUIET_FIRST);
         let striking: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| strike(&stage, lane))).collect();
@@ -126,9 +130,7 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
         watcher.join().map_err(|_| anyhow!("the watcher has panicked"))?;
         rest
     })?;
-    if !rest {
-        problems.push("it did not come to rest".to_owned());
-    }
+    problems.extend(rest);
     problems.extend(lock(&watched).take());
     feeders.into_iter().try_for_each(endpoint::join).context("a feeder")?;
     if let Err(error) = stage.runtime.terminate() {
@@ -186,10 +188,13 @@ fn terms(spec: &Spec, strict: bool, timeline: &[Disturbance]) -> Terms {
         (true, false, Kind::Http) => Order::Free,
         (true, false, _) => Order::Until(first),
     };
+    // What RabbitMQ was told was settled, and has not yet written down, comes again after kill -9, however much it is.
+    let forgetful = timeline.iter().any(|fault| fault.kind == Fault::RabbitKill.name());
     Terms {
         disturbances: timeline.to_vec(),
         recovery: RECOVERY,
         order: spec.sinks.iter().map(order).collect(),
+        repeats_each: (spec.sinks.len() == 1 && !forgetful).then_some(REPEATS_EACH),
     }
 }
 
@@ -215,9 +220,9 @@ fn watch(stage: &Stage<'_>, over: &AtomicBool, problem: &std::sync::Mutex<Option
     }
 }
 
-/// Waits until every message that was begun is accepted, every accepted one has arrived, and nothing is in flight. False
-/// when it does not come to that.
-fn come_to_rest(stage: &Stage<'_>, feed: &Feed, dead: &mut DeadLetters) -> Result<bool> {
+/// Waits until every message that was begun is accepted, every accepted one has arrived, and nothing is in flight. Says
+/// where it stands when it does not come to that.
+fn come_to_rest(stage: &Stage<'_>, feed: &Feed, dead: &mut DeadLetters) -> Result<Option<String>> {
     let begun = Instant::now();
     let mut moved = Instant::now();
     let mut before = None;
@@ -226,14 +231,22 @@ fn come_to_rest(stage: &Stage<'_>, feed: &Feed, dead: &mut DeadLetters) -> Resul
         let (sent, accepted) = stage.ledger.progress();
         let (missing, arrived) = stage.ledger.missing();
         if sent == accepted && missing == 0 && stage.runtime.in_flight() == Some(0) && stage.waiting()? == 0 {
-            return Ok(true);
+            return Ok(None);
         }
         let now = Some((accepted, missing, arrived));
         if now != before {
             (before, moved) = (now, Instant::now());
         }
         if moved.elapsed() > NOTHING_FOR || begun.elapsed() > REST_WITHIN || feed.is_given_up() {
-            return Ok(false);
+            return Ok(Some(format!(
+                "it did not come to rest: of {sent} messages {accepted} were accepted, {missing} are missing, {} are in \
+                 flight, {} wait in queues",
+                stage
+                    .runtime
+                    .in_flight()
+                    .map_or_else(|| "an unknown number".to_owned(), |count| count.to_string()),
+                stage.waiting()?,
+            )));
         }
         thread::sleep(LOOK_EVERY);
     }

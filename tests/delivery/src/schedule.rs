@@ -126,7 +126,6 @@ impl Fault {
     pub fn repeats(self, sinks: usize) -> bool {
         match self {
             Self::Kill
-            | Self::Term
             | Self::RabbitKill
             | Self::RabbitFreeze
             | Self::RabbitAlarm
@@ -139,7 +138,9 @@ impl Fault {
             | Self::Gone(_)
             | Self::Silent(_) => true,
             Self::Refuses(_) | Self::DiskFull => sinks > 1,
-            Self::Plugin(_)
+            // What was accepted is finished, and told so, before the end.
+            Self::Term
+            | Self::Plugin(_)
             | Self::BrokenPlugin
             | Self::NewPlugin
             | Self::NewFlow
@@ -153,7 +154,7 @@ impl Fault {
 
 /// All lanes of a scenario.
 pub fn lanes(spec: &Spec, means: Means) -> Vec<Lane> {
-    let dice = Dice::new(spec.seed).branch("faults");
+    let dice = Dice::new(spec.seed).branch(&spec.pair()).branch("faults");
     let mut lanes = Vec::new();
     let mut lane = |name: &str, gap: (u64, u64), fault: &dyn Fn(&mut Dice) -> (Fault, u64)| {
         let mut dice = dice.branch(name);
@@ -188,13 +189,13 @@ pub fn lanes(spec: &Spec, means: Means) -> Vec<Lane> {
             (Fault::Clock(if dice.chance(50) { seconds } else { -seconds }), 0)
         });
     }
+    lane("runtime", (1500, 4000), &|dice| {
+        let fault = if !calm && dice.chance(60) { Fault::Kill } else { Fault::Term };
+        (fault, dice.within(0, 400))
+    });
     if calm {
         return lanes;
     }
-    lane("runtime", (1500, 4000), &|dice| {
-        let fault = if dice.chance(60) { Fault::Kill } else { Fault::Term };
-        (fault, dice.within(0, 400))
-    });
     if spec.has(Kind::Amqp) {
         lane("rabbitmq", (6000, 12_000), &|dice| match dice.below(3) {
             0 => (Fault::RabbitKill, dice.within(0, 500)),

@@ -24,7 +24,7 @@ pub struct Spec {
     pub lasts: Duration,
     /// Messages a second.
     pub rate: u64,
-    /// Only what repeats nothing happens: reloads, slow plugins, jumps of the clock.
+    /// Only what repeats nothing happens: reloads, SIGTERM, slow plugins, jumps of the clock.
     pub calm: bool,
 }
 
@@ -67,7 +67,7 @@ impl Spec {
 
     /// What the seed decides about the flow.
     pub fn variant(&self) -> Variant {
-        let mut dice = Dice::new(self.seed).branch("variant");
+        let mut dice = Dice::new(self.seed).branch(&self.pair()).branch("variant");
         Variant {
             strict: self.source.is_ordered() && dice.chance(50),
             dead_letters: dice.chance(50),
@@ -148,7 +148,7 @@ impl Spec {
             sends => sends.iter().map(|send| format!("  - {send}\n")).collect(),
         };
         let letter = "{ dead_letter: { file: { directory: dead } } }";
-        let (attempts, then) = if variant.dead_letters { (8, letter) } else { (5, "{ release: {} }") };
+        let (attempts, then) = if variant.dead_letters { (4, letter) } else { (3, "{ release: {} }") };
         let retry =
             format!("{{ max_attempts: {attempts}, initial_delay_ms: 30, multiplier: 2, max_delay_ms: 400 }}");
         let strict = if variant.strict { "order: strict\n" } else { "" };
