@@ -2,10 +2,14 @@
 
 use std::{
     fs::{self, File},
+    io::{Read, Seek, SeekFrom},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -34,7 +38,14 @@ pub struct Runtime {
     clock: Option<PathBuf>,
     child: Mutex<Option<Child>>,
     peaks: Mutex<Peaks>,
+    /// Whether it has come up: before that it does not listen to signals.
+    is_up: AtomicBool,
+    /// How far its log was read.
+    log_read: Mutex<u64>,
 }
+
+/// The line of the log that says that deliveries were interrupted.
+const DRAIN_LIMIT: &str = "reached its drain limit";
 
 /// The most that was seen, over all its processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,6 +80,8 @@ impl Runtime {
             clock: clock.then(fake_clock).flatten(),
             child: Mutex::default(),
             peaks: Mutex::default(),
+            is_up: AtomicBool::new(false),
+            log_read: Mutex::default(),
         }
     }
 
@@ -120,6 +133,7 @@ impl Runtime {
             }
             thread::sleep(LOOK_AGAIN);
         }
+        self.is_up.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -147,6 +161,7 @@ impl Runtime {
     /// # Errors
     /// There is none.
     pub fn kill(&self) -> Result<()> {
+        self.is_up.store(false, Ordering::Relaxed);
         let mut child = lock(&self.child).take().context("the runtime does not run")?;
         child.kill()?;
         child.wait()?;
@@ -159,6 +174,7 @@ impl Runtime {
     /// # Errors
     /// It does not end, or not in good order.
     pub fn terminate(&self) -> Result<()> {
+        self.is_up.store(false, Ordering::Relaxed);
         let mut child = lock(&self.child).take().context("the runtime does not run")?;
         signal(&child, Signal::TERM)?;
         let begun = Instant::now();
@@ -180,11 +196,14 @@ impl Runtime {
         }
     }
 
-    /// SIGHUP.
+    /// SIGHUP, if it is up: it would end any process that does not listen yet.
     ///
     /// # Errors
     /// It cannot be sent.
     pub fn hang_up(&self) -> Result<()> {
+        if !self.is_up.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         lock(&self.child).as_ref().map_or(Ok(()), |child| signal(child, Signal::HUP))
     }
 
@@ -203,6 +222,21 @@ impl Runtime {
         peaks.memory_kib = peaks.memory_kib.max(memory);
         peaks.in_flight = peaks.in_flight.max(in_flight);
         Ok(())
+    }
+
+    /// Whether, since this was last asked, a version came to its drain limit: then what it had begun is begun again.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn has_interrupted(&self) -> Result<bool> {
+        let mut read = lock(&self.log_read);
+        let mut log = File::open(self.folder.join("runtime.log"))?;
+        log.seek(SeekFrom::Start(*read))?;
+        let mut text = Vec::new();
+        log.read_to_end(&mut text)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        *read += whole as u64;
+        Ok(String::from_utf8_lossy(text.get(..whole).unwrap_or_default()).contains(DRAIN_LIMIT))
     }
 
     /// The most that was seen.

@@ -216,6 +216,11 @@ fn watch(stage: &Stage<'_>, over: &AtomicBool, problem: &std::sync::Mutex<Option
         if let Err(error) = stage.runtime.watch() {
             lock(problem).get_or_insert(format!("{error:#}"));
         }
+        // No fault of the bench's own, but what follows from one: a send that was under way is repeated.
+        if stage.runtime.has_interrupted().unwrap_or(false) {
+            let noted = stage.ledger.broken("drain_limit", true);
+            stage.ledger.mended(noted);
+        }
         thread::sleep(WATCH_EVERY);
     }
 }

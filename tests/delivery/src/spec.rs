@@ -151,10 +151,12 @@ impl Spec {
         let (attempts, then) = if variant.dead_letters { (4, letter) } else { (3, "{ release: {} }") };
         let retry =
             format!("{{ max_attempts: {attempts}, initial_delay_ms: 30, multiplier: 2, max_delay_ms: 400 }}");
+        // Where nothing may come twice, nothing is interrupted.
+        let drain_ms = if self.calm { 30_000 } else { 2_000 };
         let strict = if variant.strict { "order: strict\n" } else { "" };
         format!(
             "flow: bench\ndescription: \"edition {edition}\"\n{strict}\
-             limits: {{ in_flight: {IN_FLIGHT}, release_delay_ms: 100, drain_ms: 2000 }}\n\
+             limits: {{ in_flight: {IN_FLIGHT}, release_delay_ms: 100, drain_ms: {drain_ms} }}\n\
              source:\n  {source}\n\
              steps:\n  - transform: {{ plugin: mark, limits: {{ deadline_ms: 300, quarantine_ms: 100 }} }}\n{steps}\
              on_error:\n\
