@@ -6,6 +6,7 @@ mod binary;
 mod brokers;
 mod demo;
 mod plugins;
+mod soak;
 mod test;
 mod wait;
 
@@ -33,6 +34,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Builds the first-party plugins into `plugins/*.wasm`.
     Plugins(plugins::Arguments),
+    /// Breaks everything around the runtime for a long time, and counts what came out.
+    Soak(soak::Arguments),
     /// Checks everything: format, lints, unit tests, contract suites, end-to-end tests, the demo.
     Test(test::Arguments),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Demo(arguments) => demo::run(&root, arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
+        Task::Soak(arguments) => soak::run(&root, &arguments),
         Task::Test(arguments) => test::run(&root, arguments),
     };
     match done {

@@ -336,14 +336,15 @@ impl Runtime {
         let _one_at_a_time = self.changing.lock().await;
         let slots = std::mem::take(&mut *self.slots());
         let running: Vec<Running> = slots.into_values().filter_map(|slot| slot.running).collect();
-        let drains = running.into_iter().map(|Running { endpoint, version, .. }| async move {
-            let left = close_and_drain(&endpoint, &version, None, version.limits.drain()).await;
-            finish(end(endpoint)).await;
-            left
+        let drains = running.iter().map(|Running { endpoint, version, .. }| {
+            close_and_drain(endpoint, version, None, version.limits.drain())
         });
         let left = futures_util::future::join_all(drains).await.into_iter().sum();
+        // Versions that a reload has replaced may still finish what they have: their endpoint acknowledges it, so it ends last.
         self.drains.close();
         self.drains.wait().await;
+        let ends = running.into_iter().map(|Running { endpoint, .. }| finish(end(endpoint)));
+        futures_util::future::join_all(ends).await;
         let adapters: Vec<_> = self.parts.context.registry.iter().map(|(_, adapter)| adapter).collect();
         finish(futures_util::future::join_all(adapters.iter().map(|adapter| adapter.finish()))).await;
         self.changed.send_replace(());

@@ -52,6 +52,8 @@ pub struct ScriptedSource {
     /// The next `take_over` fails with this.
     refuse_take_over: Mutex<Option<String>>,
     events: Mutex<Vec<String>>,
+    /// How often what runs it was dropped.
+    ended: AtomicUsize,
     paused: watch::Sender<Option<String>>,
     keeps_order: AtomicBool,
     loses_rejected: AtomicBool,
@@ -312,6 +314,11 @@ impl ScriptedSource {
         lock(&self.events).clone()
     }
 
+    /// How many of those that were prepared are gone: from then on a real one can acknowledge nothing.
+    pub fn ended(&self) -> usize {
+        self.ended.load(Atomic::SeqCst)
+    }
+
     /// How many offered messages were not yet taken.
     pub fn waiting(&self) -> usize {
         lock(&self.queue).len()
@@ -484,6 +491,12 @@ impl Source for Running {
     async fn close(&mut self) {
         self.source.note("close", self.setting.as_deref());
         self.closed = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.source.ended.fetch_add(1, Atomic::SeqCst);
     }
 }
 

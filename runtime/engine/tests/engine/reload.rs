@@ -576,6 +576,27 @@ async fn shutdown_finishes_what_was_accepted_and_says_what_it_could_not() {
     assert_eq!((mill.seen.count("accepted"), mill.seen.settled()), (2, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_a_shutdown_the_source_stays_until_the_versions_of_before_have_finished() {
+    let mill = Mill::running(&sending_to("out")).await;
+    mill.sink("out").close();
+    let held = mill.source().offer_once("x");
+    mill.sink("out").reached(1).await;
+    mill.run(&sending_to("other")).await;
+    let runtime = Arc::clone(&mill.runtime);
+    let down = tokio::spawn(async move { runtime.shutdown().await });
+    settle_down().await;
+    assert_eq!(
+        (mill.source().ended(), down.is_finished()),
+        (0, false),
+        "what is acknowledged now has to arrive"
+    );
+    mill.sink("out").open();
+    delivered(&held.outcome().await);
+    assert_eq!(down.await.unwrap(), 0);
+    assert_eq!(mill.source().ended(), 1);
+}
+
 /// Every 7 ms another version: other steps, other settings of the source, another plugin, lanes that come and go, a
 /// broken file, now and then no flow at all; sinks that now and then take longer than the drain may.
 #[tokio::test(start_paused = true)]
