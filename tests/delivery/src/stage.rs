@@ -204,7 +204,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// It cannot be broken, or not be mended.
     pub fn strike(&self, fault: Fault, lasts: Duration) -> Result<()> {
-        let noted = self.ledger.broken(fault.name(), fault.repeats(&self.spec));
+        let noted = self.ledger.broken(fault.name(), fault.repeats(self.spec.sinks.len()));
         let done = self.hit(fault, lasts).with_context(|| format!("the fault `{}`", fault.name()));
         self.ledger.mended(noted);
         done
