@@ -10,11 +10,7 @@ use std::{
 use gristmill_guests::{Guest, router, transformer};
 use serde_json::Value;
 
-use crate::harness::{Scratch, guests};
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/e2e/golden")
-}
+use crate::harness::{Scratch, assert_golden, golden, guests};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -68,19 +64,6 @@ fn without_what_differs(scratch: &Scratch, text: &str) -> String {
         rest = &after[digits..];
     }
     out + rest
-}
-
-#[track_caller]
-fn assert_golden(path: &Path, actual: &str) {
-    if std::env::var_os("GRISTMILL_BLESS").is_some() {
-        fs::write(path, actual).unwrap();
-    }
-    let expected = fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        expected == actual,
-        "{} differs; if this is right, run the test with GRISTMILL_BLESS=1\n=== expected\n{expected}\n=== actual\n{actual}",
-        path.display()
-    );
 }
 
 #[test]

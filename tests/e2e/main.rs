@@ -13,6 +13,7 @@
 //! | `bad_plugins` | hostile plugins, beside a good one |
 //! | `bad_senders` | senders that send too much, too slowly, or go away |
 //! | `bad_files` | what is no file, and a disk that is full |
+//! | `brokers` | reloads, connections that change and flows that go, at real brokers while messages pass |
 //! | `quarantine` | a plugin that fails on everything is held back and comes back |
 //! | `commands` | `validate`, `plugin inspect`, `schema`, `new`, `--help` |
 //! | `pages` | every example of the pages about flows and about operating is valid |
@@ -33,6 +34,7 @@ mod bad_files;
 mod bad_flows;
 mod bad_plugins;
 mod bad_senders;
+mod brokers;
 mod commands;
 mod harness;
 mod kill;

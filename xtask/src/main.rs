@@ -5,8 +5,10 @@ mod bench;
 mod binary;
 mod brokers;
 mod demo;
+mod example;
 mod plugins;
 mod soak;
+mod story;
 mod test;
 mod wait;
 
@@ -32,11 +34,13 @@ enum Task {
     Bench(bench::Arguments),
     /// Starts the flows, sends real input through them, and shows what came out where.
     Demo(demo::Arguments),
+    /// Starts an example with the brokers that it needs, and shows what comes out of it.
+    Example(example::Arguments),
     /// Builds the first-party plugins into `plugins/*.wasm`.
     Plugins(plugins::Arguments),
     /// Breaks everything around the runtime for a long time, and counts what came out.
     Soak(soak::Arguments),
-    /// Checks everything: format, lints, unit tests, contract suites, end-to-end tests, the demo.
+    /// Checks everything: format, lints, unit tests, contract suites, end-to-end tests, the demo, the example.
     Test(test::Arguments),
 }
 
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Demo(arguments) => demo::run(&root, arguments),
+        Task::Example(arguments) => example::run(&root, &arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
         Task::Soak(arguments) => soak::run(&root, &arguments),
         Task::Test(arguments) => test::run(&root, arguments),

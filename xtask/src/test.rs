@@ -12,7 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use gristmill_brokers::rabbitmq::{RabbitMq, SHARED_URL};
 
-use crate::{binary, brokers, cargo, demo, plugins};
+use crate::{
+    binary, brokers, cargo, demo,
+    example::{self, Example},
+    plugins,
+};
 
 /// The arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -49,6 +53,7 @@ pub(crate) fn run(root: &Path, _: Arguments) -> Result<()> {
     report.stage("doc tests", || check(root, &["test", "--quiet", "--workspace", "--doc"]))?;
     report.stage("plugins", || plugins::build(root, &plugins::Options::first_party(root)?).map(drop))?;
     report.stage("demo", || demo::play_once(root, &binary))?;
+    report.stage("example", || example::play_once(root, &binary, Example::OrdersAmqpMqtt))?;
     println!("\nEverything holds:");
     for (stage, took) in &report.passed {
         println!("{:>8}  {stage}", minutes(*took));

@@ -1,13 +1,19 @@
 //! What the tests stand on.
 
+mod amqp;
+mod golden;
 pub(crate) mod guests;
 pub(crate) mod http;
+mod mqtt;
 mod running;
 mod scratch;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use self::{
+    amqp::AmqpClient,
+    golden::{assert_golden, golden},
+    mqtt::MqttClient,
     running::{Running, running_says_so, says},
     scratch::Scratch,
 };

@@ -130,11 +130,11 @@ impl Running {
         self.admin
     }
 
-    /// How a flow is, as `/health/ready` has it.
+    /// How a flow is, as `/health/ready` has it; null while there is none of that name.
     #[track_caller]
     pub(crate) fn status(&self, flow: &str) -> Value {
         let mut report = self.admin(&format!("/health/ready?flow={flow}")).json();
-        report["flows"][0].take()
+        report["flows"].get_mut(0).map(Value::take).unwrap_or_default()
     }
 
     /// Waits until a flow is in a state, and gives how it is then.

@@ -53,6 +53,14 @@ impl Scratch {
         fs::rename(temporary, path).unwrap();
     }
 
+    /// Saves the configuration with these connections: their names, adapters, and what stands below, in YAML.
+    pub(crate) fn connections(&self, connections: &[(&str, &str, &str)]) {
+        let line =
+            |(name, adapter, keys): &(&str, &str, &str)| format!("  {name}: {{ {adapter}: {keys} }}\n");
+        let lines: String = connections.iter().map(line).collect();
+        self.save("gristmill.yaml", format!("{CONFIG}connections:\n{lines}"));
+    }
+
     /// Saves `flows/<name>.yaml`.
     pub(crate) fn flow(&self, name: &str, flow: &str) {
         self.save(format!("flows/{name}.yaml"), flow);

@@ -2,15 +2,11 @@
 //! and checks what came out where. Then it is left running for its reader; with `--once` it replaces a flow and a plugin
 //! under load and ends.
 
-mod http;
-mod mill;
-mod play;
 mod reload;
-mod story;
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom, Write},
+    io::{Seek, SeekFrom},
     path::Path,
     sync::{
         Arc,
@@ -19,14 +15,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use anyhow::{Result, bail, ensure};
 
-use crate::{binary, plugins};
-use mill::{Mill, Place};
-use play::{CameOut, Played};
-use story::Story;
+use crate::{
+    binary, plugins,
+    story::{
+        file::{self, Story},
+        http,
+        mill::{Mill, Origin, Place},
+        show,
+    },
+};
 
 /// The folder of the demo, below the root of the repository.
 const FOLDER: &str = "demo-run";
@@ -36,9 +35,6 @@ const HEARTBEAT: &str = "a star is given";
 
 /// How often it is, while the demo is left running.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
-
-/// How many characters of a sample are shown.
-const SAMPLE_CHARS: usize = 110;
 
 /// The arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
@@ -68,10 +64,10 @@ pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
     let binary = binary::gristmill(root)?;
     println!("   {}  ({:.0} s)\n", shown(root, &binary), started.elapsed().as_secs_f64());
 
-    let stories = story::read_all(&root.join("flows"))?;
-    let interrupted = interrupts()?;
+    let stories = file::read_all(&root.join("flows"))?;
+    let interrupted = show::interrupts()?;
     let (place, mut mill) = start(root, &binary, &interrupted)?;
-    show_and_check(root, &place, &mut mill, &stories)?;
+    play_through(root, &place, &mut mill, &stories)?;
     let webhook = heartbeat(root, &place, &stories)?;
     if arguments.once {
         return finish(&place, mill, &webhook);
@@ -84,52 +80,28 @@ pub(crate) fn run(root: &Path, arguments: Arguments) -> Result<()> {
 
 /// The demo with `--once`, of a binary and plugins that are built already.
 pub(crate) fn play_once(root: &Path, binary: &Path) -> Result<()> {
-    let stories = story::read_all(&root.join("flows"))?;
-    let (place, mut mill) = start(root, binary, &interrupts()?)?;
-    show_and_check(root, &place, &mut mill, &stories)?;
+    let stories = file::read_all(&root.join("flows"))?;
+    let (place, mut mill) = start(root, binary, &show::interrupts()?)?;
+    play_through(root, &place, &mut mill, &stories)?;
     let webhook = heartbeat(root, &place, &stories)?;
     finish(&place, mill, &webhook)
 }
 
-/// Set by Ctrl-C and SIGTERM, from when it is asked for.
-fn interrupts() -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen for signals")?;
-    }
-    Ok(interrupted)
-}
-
 fn start(root: &Path, binary: &Path, interrupted: &Arc<AtomicBool>) -> Result<(Place, Mill)> {
-    let started = Instant::now();
-    let place = Place::prepare(root, &root.join(FOLDER))?;
+    let origin = Origin { folder: root, plugins: &root.join("plugins") };
+    let place = Place::prepare(&origin, &root.join(FOLDER))?;
     println!("3. The flows, started with `gristmill run --admin {}` in {FOLDER}/:", place.admin());
-    let mill = Mill::start(binary, &place, Arc::clone(interrupted))?;
-    for flow in mill.flows()? {
-        let (name, version) = (flow.flow.unwrap_or_default(), flow.version.unwrap_or_default());
-        println!("   {name:<16} version {version}");
-    }
-    println!("   HTTP on {}  ({:.1} s)\n", place.address, started.elapsed().as_secs_f64());
+    let mill = show::start(binary, &place, &[], interrupted)?;
     Ok((place, mill))
 }
 
-fn show_and_check(root: &Path, place: &Place, mill: &mut Mill, stories: &[Story]) -> Result<()> {
-    let started = Instant::now();
-    let played = play::play(root, place, mill, stories)?;
-    let came_out = play::check(place, stories)?;
-    println!("4. What went in, as flows/<name>.test.yaml says:");
-    show_played(&played);
-    println!("\n5. What came out where, in {FOLDER}/:");
-    show_came_out(&came_out);
-    let wrong = played.iter().filter(|one| one.problem.is_some()).count()
-        + came_out.iter().map(|one| one.problems.len()).sum::<usize>();
-    ensure!(wrong == 0, "{wrong} things did not come out right; they are marked WRONG above");
-    println!("   all as expected  ({:.1} s)\n", started.elapsed().as_secs_f64());
-    Ok(())
+fn play_through(root: &Path, place: &Place, mill: &mut Mill, stories: &[Story]) -> Result<()> {
+    println!("4. What went in, as flows/<name>.test.yaml says, and what came out where, in {FOLDER}/:");
+    show::play_through(root, place, mill, stories)
 }
 
 fn finish(place: &Place, mut mill: Mill, webhook: &http::Prepared) -> Result<()> {
-    println!("6. A flow and a plugin are replaced while webhooks come in without a pause:");
+    println!("5. A flow and a plugin are replaced while webhooks come in without a pause:");
     reload::demonstrate(place, &mut mill, webhook)?;
     mill.stop()?;
     println!("\nEverything came out right; the runtime has finished what it had accepted and stopped.");
@@ -149,7 +121,7 @@ fn heartbeat(root: &Path, place: &Place, stories: &[Story]) -> Result<http::Prep
 
 fn instructions(place: &Place) {
     println!(
-        "6. It goes on running: a webhook is sent every second, and the answer is shown when it changes. Now try:\n\
+        "5. It goes on running: a webhook is sent every second, and the answer is shown when it changes. Now try:\n\
          \n   - Edit {FOLDER}/flows/github-webhooks.yaml: let it say something else than \"{}\", and save.\
          \n     The next answer says it, and no request fails meanwhile.\
          \n   - Break the file: write `repyl:` for `reply:`. The log says what is wrong, and the old version goes on.\
@@ -182,49 +154,11 @@ fn watch(mill: &mut Mill, webhook: &http::Prepared, interrupted: &AtomicBool) ->
         }
         let tick = Instant::now();
         while tick.elapsed() < HEARTBEAT_EVERY && !interrupted.load(Ordering::Relaxed) {
-            let mut lines = Vec::new();
-            log.read_to_end(&mut lines)?;
-            std::io::stdout().write_all(&lines)?;
+            show::log_lines(&mut log)?;
             std::thread::sleep(Duration::from_millis(50));
         }
     }
     Ok(())
-}
-
-fn show_played(played: &[Played]) {
-    let widest =
-        |of: fn(&Played) -> &str| played.iter().map(|one| of(one).chars().count()).max().unwrap_or(0);
-    let (flow, case) = (widest(|one| &one.flow), widest(|one| &one.case));
-    for one in played {
-        let problem = one.problem.as_deref().map(|problem| format!("  WRONG: {problem}")).unwrap_or_default();
-        println!("   {:<flow$}  {:<case$}  {}{problem}", one.flow, one.case, one.answer);
-    }
-}
-
-fn show_came_out(came_out: &[CameOut]) {
-    let widest = came_out.iter().map(|one| one.place.len()).max().unwrap_or(0);
-    for one in came_out {
-        let sample = one.documents.first().map(sample).unwrap_or_default();
-        println!("   {:<widest$}  {:>2}  {sample}", one.place, one.documents.len());
-        for problem in &one.problems {
-            println!("   {:<widest$}      WRONG: {problem}", "");
-        }
-    }
-}
-
-/// A document in one line. Of a dead letter, what went wrong.
-fn sample(document: &Value) -> String {
-    let text = match document.pointer("/error") {
-        Some(error) => {
-            let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
-            format!("{} at {}: {}", part("class"), part("step"), part("text"))
-        }
-        None => document.to_string(),
-    };
-    if text.chars().count() <= SAMPLE_CHARS {
-        return text;
-    }
-    text.chars().take(SAMPLE_CHARS - 1).chain(['…']).collect()
 }
 
 fn shown(root: &Path, path: &Path) -> String {

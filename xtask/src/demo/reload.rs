@@ -14,12 +14,14 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::{
-    http::{self, Prepared},
-    mill::{Mill, Place},
-    play,
+use crate::{
+    story::{
+        http::{self, Prepared},
+        mill::{Mill, Place},
+        play,
+    },
+    wait,
 };
-use crate::wait;
 
 /// The flow that is edited.
 const FLOW: &str = "github-webhooks";

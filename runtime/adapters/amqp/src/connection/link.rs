@@ -45,6 +45,12 @@ struct Shared {
     spec: Arc<AmqpConnectionSpec>,
     state: watch::Sender<State>,
     blocked: watch::Sender<Option<Arc<str>>>,
+    tally: Arc<Tally>,
+}
+
+/// What is counted of the links of one name and role, also when one with other settings takes the place of another.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
     connects: AtomicU64,
     blocks: AtomicU64,
 }
@@ -68,15 +74,19 @@ pub(crate) struct Session {
 // === impl Link ===
 
 impl Link {
-    pub(crate) fn new(name: Arc<str>, role: &'static str, spec: Arc<AmqpConnectionSpec>) -> Self {
+    pub(crate) fn new(
+        name: Arc<str>,
+        role: &'static str,
+        spec: Arc<AmqpConnectionSpec>,
+        tally: Arc<Tally>,
+    ) -> Self {
         let shared = Shared {
             name,
             role,
             spec,
             state: watch::Sender::new(State::Connecting),
             blocked: watch::Sender::new(None),
-            connects: AtomicU64::new(0),
-            blocks: AtomicU64::new(0),
+            tally,
         };
         Self { shared: Arc::new(shared), started: Mutex::new(None) }
     }
@@ -139,8 +149,8 @@ impl Link {
             is_up,
             problem,
             blocked: self.blocked(),
-            connects: shared.connects.load(Ordering::Relaxed),
-            blocks: shared.blocks.load(Ordering::Relaxed),
+            connects: shared.tally.connects.load(Ordering::Relaxed),
+            blocks: shared.tally.blocks.load(Ordering::Relaxed),
         })
     }
 
@@ -279,7 +289,7 @@ impl Shared {
     fn note_blocked(&self, reason: Option<Arc<str>>) {
         match &reason {
             Some(reason) => {
-                self.blocks.fetch_add(1, Ordering::Relaxed);
+                self.tally.blocks.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     target: "gristmill::amqp", connection = &*self.name, role = self.role,
                     "the broker takes nothing for now: {reason}; messages wait"
@@ -321,7 +331,7 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         let trouble = match connected {
             Ok(session) => {
                 let session = Arc::new(session);
-                shared.connects.fetch_add(1, Ordering::Relaxed);
+                shared.tally.connects.fetch_add(1, Ordering::Relaxed);
                 delay = shared.spec.first_delay;
                 said.clear();
                 tracing::info!(

@@ -18,6 +18,7 @@ use std::{
 use gristmill_core::connection::{Connection, ConnectionState};
 use tokio_util::task::TaskTracker;
 
+use self::link::Tally;
 pub(crate) use self::{
     link::{Link, Session},
     spec::{AmqpConnectionSpec, check},
@@ -27,6 +28,8 @@ pub(crate) use self::{
 #[derive(Debug, Default)]
 pub(crate) struct Brokers {
     open: Mutex<HashMap<Key, Weak<Broker>>>,
+    /// By name and role.
+    tallies: Mutex<HashMap<(Arc<str>, &'static str), Weak<Tally>>>,
     /// Acknowledgements on their way.
     settling: TaskTracker,
 }
@@ -54,7 +57,10 @@ impl Brokers {
         if let Some(broker) = open.get(&key).and_then(Weak::upgrade) {
             return broker;
         }
-        let link = |role| Link::new(Arc::clone(&connection.name), role, Arc::clone(spec));
+        let link = |role| {
+            let tally = self.tally(&connection.name, role);
+            Link::new(Arc::clone(&connection.name), role, Arc::clone(spec), tally)
+        };
         let broker = Arc::new(Broker {
             name: Arc::clone(&connection.name),
             fingerprint: Arc::clone(&connection.fingerprint),
@@ -70,12 +76,38 @@ impl Brokers {
         &self.settling
     }
 
-    /// How every connection is that was wanted.
+    /// The counters of a name and role: those that are in use, so that a changed connection counts on.
+    fn tally(&self, name: &Arc<str>, role: &'static str) -> Arc<Tally> {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        tallies.retain(|_, tally| tally.strong_count() > 0);
+        let key = (Arc::clone(name), role);
+        if let Some(tally) = tallies.get(&key).and_then(Weak::upgrade) {
+            return tally;
+        }
+        let tally = Arc::new(Tally::default());
+        tallies.insert(key, Arc::downgrade(&tally));
+        tally
+    }
+
+    /// How every connection is that was wanted: one state a name and role, also while one with other settings takes the place
+    /// of another.
     pub(crate) fn states(&self) -> Vec<ConnectionState> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let brokers: Vec<Arc<Broker>> = open.values().filter_map(Weak::upgrade).collect();
         drop(open);
         let links = brokers.iter().flat_map(|broker| [&broker.consuming, &broker.publishing]);
-        links.filter_map(Link::state).collect()
+        let mut states: Vec<ConnectionState> = Vec::new();
+        for state in links.filter_map(Link::state) {
+            let same = |other: &&mut ConnectionState| other.name == state.name && other.role == state.role;
+            match states.iter_mut().find(same) {
+                None => states.push(state),
+                Some(other) => {
+                    other.is_up |= state.is_up;
+                    other.problem = other.problem.take().or(state.problem).filter(|_| !other.is_up);
+                    other.blocked = other.blocked.take().or(state.blocked);
+                }
+            }
+        }
+        states
     }
 }

@@ -66,6 +66,18 @@ async fn several_hosts_are_tried_in_turn() {
 }
 
 #[tokio::test]
+async fn a_connection_in_the_place_of_another_counts_on() {
+    let mut bench = Bench::new(url());
+    let config = json!({"connection": "rabbit", "queue": unique("counts"), "declare": {"auto_delete": true}});
+    let old = bench.start(&config).await.unwrap();
+    bench.connect(&json!({"urls": [url()], "heartbeat_ms": 20_000}));
+    let source = bench.take_over(&config, old).await.ok().unwrap();
+    let states = bench.adapter.connection_states();
+    assert_eq!((states.len(), states[0].is_up, states[0].connects), (1, true, 2), "{states:?}");
+    drop(source);
+}
+
+#[tokio::test]
 async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_says_so_when_it_comes() {
     let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
     let (queue, dead) = (unique("rejects"), unique("dead"));

@@ -11,14 +11,17 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
+    file::{Case, Output, Story},
     http,
     mill::{Mill, Place},
-    story::{Case, Output, Story},
 };
 use crate::wait;
 
 /// How long the runtime may take to be done with the files that were dropped.
 const FILES_DONE: Duration = Duration::from_secs(60);
+
+/// How long messages may be on their way from one flow to the next.
+const COME_OUT: Duration = Duration::from_secs(30);
 
 /// Where flows write to.
 const WRITTEN: [&str; 2] = ["out", "dead"];
@@ -109,8 +112,18 @@ fn request(
     http::send(client, &http::prepare(root, &place.url(&endpoint.url), endpoint, request)?)
 }
 
-/// Looks at everything that was written, and holds it against the stories.
-pub(crate) fn check(place: &Place, stories: &[Story]) -> Result<Vec<CameOut>> {
+/// Looks at everything that was written, and holds it against the stories: when it is as they say, or will not be any more.
+pub(crate) fn check(place: &Place, mill: &mut Mill, stories: &[Story]) -> Result<Vec<CameOut>> {
+    let is_right = || {
+        mill.check_alive()?;
+        Ok(look(place, stories).ok().filter(|came_out| came_out.iter().all(|one| one.problems.is_empty())))
+    };
+    // What is missing at the end is said by the last look.
+    wait::until("everything comes out", COME_OUT, is_right).or_else(|_too_late| look(place, stories))
+}
+
+/// What has come out so far.
+fn look(place: &Place, stories: &[Story]) -> Result<Vec<CameOut>> {
     let mut expected: BTreeMap<&str, Vec<(&Case, &Output)>> = BTreeMap::new();
     for case in stories.iter().flat_map(|story| &story.cases) {
         for output in &case.outputs {

@@ -1,4 +1,4 @@
-//! Sends the demo's requests.
+//! Sends the requests of stories.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::story::{Endpoint, Request};
+use super::file::{Endpoint, Request};
 
 /// How long an answer may take; the flow's own limit is shorter.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! A runtime over a copy of the flows, in a folder of its own, so that the demo may edit them and the repository stays clean.
+//! A runtime over a copy of flows, in a folder of its own, so that they may be edited and the repository stays clean.
 
 use std::{
     fs::{self, File},
@@ -36,14 +36,22 @@ const ADMIN_ADDRESS: &str = "127.0.0.1:9090";
 /// What the runtime is configured with beside its command line: a log for people also where it goes to a file.
 const SETTINGS: &str = "log: { format: human }\n";
 
-/// The folder of a demo.
+/// Where flows are copied from.
+pub(crate) struct Origin<'a> {
+    /// Holds `flows/`, and perhaps `inbox/` and `gristmill.yaml`.
+    pub(crate) folder: &'a Path,
+    /// Holds the plugins.
+    pub(crate) plugins: &'a Path,
+}
+
+/// The folder in which flows run.
 pub(crate) struct Place {
     /// Absolute.
     pub(crate) folder: PathBuf,
     /// Where the flows listen.
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
-    /// Held as long as this demo runs.
+    /// Held as long as the flows run.
     _lock: File,
 }
 
@@ -75,34 +83,32 @@ struct Readiness {
 // === impl Place ===
 
 impl Place {
-    /// Prepares the folder: what an earlier demo left is removed, but for compiled plugins.
-    pub(crate) fn prepare(root: &Path, folder: &Path) -> Result<Self> {
+    /// Prepares the folder: what was left in it is removed, but for compiled plugins.
+    pub(crate) fn prepare(origin: &Origin<'_>, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let lock = File::create(folder.join(".lock")).context("cannot lock the demo's folder")?;
+        let lock = File::create(folder.join(".lock")).context("cannot lock the folder")?;
         if lock.try_lock().is_err() {
-            bail!("another demo runs in {}; stop it first", folder.display());
+            bail!("flows run in {} already; stop them first", folder.display());
         }
         for old in ["flows", "plugins", "inbox", "out", "dead", ".gristmill/flows"] {
             match fs::remove_dir_all(folder.join(old)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("cannot remove {old} of an earlier demo"));
+                    return Err(e).with_context(|| format!("cannot remove {old} of before"));
                 }
                 _ => {}
             }
         }
-        fs::write(folder.join("gristmill.yaml"), SETTINGS)?;
-        for inbox in subfolders(&root.join("inbox"))? {
+        let settings = origin.folder.join("gristmill.yaml");
+        let own = if settings.is_file() { fs::read_to_string(&settings)? } else { String::new() };
+        fs::write(folder.join("gristmill.yaml"), format!("{SETTINGS}{own}"))?;
+        let inboxes = origin.folder.join("inbox");
+        for inbox in if inboxes.is_dir() { subfolders(&inboxes)? } else { Vec::new() } {
             fs::create_dir_all(folder.join("inbox").join(inbox))?;
         }
         let address = free(FLOWS_ADDRESS)?;
+        copy_files(origin.plugins, &folder.join("plugins"), |name| name.ends_with(".wasm"), |bytes| bytes)?;
         copy_files(
-            &root.join("plugins"),
-            &folder.join("plugins"),
-            |name| name.ends_with(".wasm"),
-            |bytes| bytes,
-        )?;
-        copy_files(
-            &root.join("flows"),
+            &origin.folder.join("flows"),
             &folder.join("flows"),
             |name| !name.ends_with(".test.yaml"),
             |bytes| match String::from_utf8(bytes) {
@@ -166,16 +172,22 @@ fn copy_files(
 
 impl Mill {
     /// Starts the runtime and waits until every flow takes messages, or `interrupted` is set.
-    pub(crate) fn start(binary: &Path, place: &Place, interrupted: Arc<AtomicBool>) -> Result<Self> {
+    pub(crate) fn start(
+        binary: &Path,
+        place: &Place,
+        environment: &[(&str, &str)],
+        interrupted: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let log = place.folder.join("gristmill.log");
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = Command::new(binary)
             .args(["run", "--admin", &place.admin.to_string()])
+            .envs(environment.iter().copied())
             .current_dir(&place.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(output)
-            // Ctrl-C on the terminal is for the demo, which then stops the runtime: two signals would stop it at once.
+            // Ctrl-C on the terminal is for this process, which then stops the runtime: two signals would stop it at once.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {}", binary.display()))?;
@@ -206,7 +218,7 @@ impl Mill {
         serde_json::from_str(&answer.body).context("the health answer is not as expected")
     }
 
-    /// An error when the runtime has ended by itself, or the demo has been interrupted.
+    /// An error when the runtime has ended by itself, or this process has been interrupted.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
         match self.child.try_wait()? {
@@ -240,7 +252,7 @@ impl Mill {
     }
 }
 
-/// A demo that fails leaves no runtime behind.
+/// What fails leaves no runtime behind.
 impl Drop for Mill {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {

@@ -1,4 +1,4 @@
-//! The stories of flows, `flows/<name>.test.yaml`: what goes into a flow and what must come out.
+//! The files of stories, `<name>.test.yaml` beside a flow: what goes into it and what must come out.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -209,6 +209,9 @@ mod tests {
         let stories = read_all(&root().join("flows")).unwrap();
         let told: Vec<_> = stories.iter().map(|story| story.flow.as_str()).collect();
         assert_eq!(told, ["github-webhooks", "json-lines", "xml-orders"]);
+        let stories = read_all(&root().join("examples/orders-amqp-mqtt/flows")).unwrap();
+        let told: Vec<_> = stories.iter().map(|story| story.flow.as_str()).collect();
+        assert_eq!(told, ["machines", "orders"]);
     }
 
     /// The plugin's own tests are about the mapping in the example's folder, so the flow must use the same.
