@@ -65,7 +65,7 @@ pub struct Runtime {
     context: Mutex<SetContext>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
-    /// The drains of versions that were replaced.
+    /// The drains of endpoints that were replaced or removed.
     drains: tokio_util::task::TaskTracker,
     /// Wakes who waits for a flow after every change.
     changed: watch::Sender<()>,
@@ -336,15 +336,15 @@ impl Runtime {
         let _one_at_a_time = self.changing.lock().await;
         let slots = std::mem::take(&mut *self.slots());
         let running: Vec<Running> = slots.into_values().filter_map(|slot| slot.running).collect();
-        let drains = running.iter().map(|Running { endpoint, version, .. }| {
-            close_and_drain(endpoint, version, None, version.limits.drain())
+        let drains = running.into_iter().map(|Running { endpoint, version, .. }| async move {
+            let left = close_and_drain(&endpoint, &version, None, version.limits.drain()).await;
+            endpoint.older_drained().await;
+            finish(end(endpoint)).await;
+            left
         });
         let left = futures_util::future::join_all(drains).await.into_iter().sum();
-        // Versions that a reload has replaced may still finish what they have: their endpoint acknowledges it, so it ends last.
         self.drains.close();
         self.drains.wait().await;
-        let ends = running.into_iter().map(|Running { endpoint, .. }| finish(end(endpoint)));
-        futures_util::future::join_all(ends).await;
         let adapters: Vec<_> = self.parts.context.registry.iter().map(|(_, adapter)| adapter).collect();
         finish(futures_util::future::join_all(adapters.iter().map(|adapter| adapter.finish()))).await;
         self.changed.send_replace(());
@@ -484,7 +484,7 @@ impl Runtime {
         let swapped = match source {
             ReadySource::Keep(endpoint) => match endpoint.attach(Arc::clone(&version)).await {
                 Ok(old) => {
-                    self.drain_in_background(old);
+                    drain_in_background(&endpoint, old);
                     Ok(endpoint)
                 }
                 Err(error) => Err(error.text),
@@ -492,7 +492,7 @@ impl Runtime {
             ReadySource::TakeOver(endpoint, prepared) => {
                 match endpoint.take_over(prepared, Arc::clone(&version)).await {
                     Ok(old) => {
-                        self.drain_in_background(old);
+                        drain_in_background(&endpoint, old);
                         Ok(endpoint)
                     }
                     Err(error) => Err(error.text),
@@ -577,24 +577,13 @@ impl Runtime {
         }
     }
 
-    fn drain_in_background(&self, old: Arc<Version>) {
-        self.drains.spawn(async move {
-            let left = old.drain(old.limits.drain()).await;
-            if left > 0 {
-                tracing::warn!(
-                    target: "gristmill::reload", flow = &*old.facts.id, version = &*old.facts.version, left,
-                    "the old version reached its drain limit; what was left is offered to the new one"
-                );
-            }
-        });
-    }
-
     fn close_in_background(&self, old: Running, heir: Option<Arc<Endpoint>>) {
         self.drains.spawn(async move {
             let Running { endpoint, version, .. } = old;
             let limit = version.limits.drain();
             endpoint.retire();
             let left = close_and_drain(&endpoint, &version, heir.as_deref(), limit).await;
+            endpoint.older_drained().await;
             drop(heir);
             finish(end(endpoint)).await;
             if left > 0 {
@@ -629,6 +618,19 @@ async fn start(prepared: Box<dyn PreparedSource>, version: &Arc<Version>) -> Res
 
 fn not_ready_within(limit: Duration) -> String {
     format!("it was not ready within {} ms (limits.prepare_ms)", limit.as_millis())
+}
+
+/// Waits for a version that was replaced, on an endpoint that goes on.
+fn drain_in_background(endpoint: &Endpoint, old: Arc<Version>) {
+    endpoint.drain_older(async move {
+        let left = old.drain(old.limits.drain()).await;
+        if left > 0 {
+            tracing::warn!(
+                target: "gristmill::reload", flow = &*old.facts.id, version = &*old.facts.version, left,
+                "the old version reached its drain limit; what was left is offered to the new one"
+            );
+        }
+    });
 }
 
 /// Waits for what is left to do after the last settlement, but not for ever.

@@ -62,6 +62,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let pairs = pairs(arguments.pair.as_deref())?;
+    // It runs in a folder of its own.
+    let gristmill = arguments.gristmill.canonicalize();
+    let gristmill = gristmill.with_context(|| format!("no binary at {}", arguments.gristmill.display()))?;
     let brokers = Brokers::default();
     let mut report = Report { seed: arguments.seed, ..Report::default() };
     let begun = Instant::now();
@@ -78,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
                 rate: arguments.rate,
                 calm: arguments.calm,
             };
-            match scenario::play(&spec, &arguments.gristmill, &brokers) {
+            match scenario::play(&spec, &gristmill, &brokers) {
                 Ok(outcome) => {
                     println!("{}", report::line(&outcome));
                     if !outcome.problems.is_empty() {

@@ -26,6 +26,8 @@ use tokio::{
     time::Instant,
 };
 
+use tokio_util::task::TaskTracker;
+
 use super::{
     delivery::{self, Journey},
     lane::{Lane, Ticket},
@@ -41,6 +43,8 @@ pub(crate) struct Endpoint {
     commands: mpsc::UnboundedSender<Command>,
     shared: Arc<Shared>,
     state: watch::Receiver<EndpointState>,
+    /// The drains of the versions that were attached before.
+    older: TaskTracker,
 }
 
 /// How an endpoint is.
@@ -161,7 +165,7 @@ impl Endpoint {
             heir: None,
         };
         tokio::spawn(task.run());
-        Self { commands, shared, state: watched }
+        Self { commands, shared, state: watched, older: TaskTracker::new() }
     }
 
     /// Attaches another version; what comes from now on is its. Gives the one before.
@@ -192,6 +196,18 @@ impl Endpoint {
     pub(crate) fn retire(&self) {
         // An endpoint that is gone has no source.
         let _gone = self.commands.send(Command::Retire);
+    }
+
+    /// Notes a task that waits for a version of before, which has still deliveries of this endpoint.
+    pub(crate) fn drain_older(&self, drain: impl Future<Output = ()> + Send + 'static) {
+        drop(self.older.spawn(drain));
+    }
+
+    /// Waits until the versions of before have finished, each within its own drain limit: their last acknowledgements are the
+    /// source's to give.
+    pub(crate) async fn older_drained(&self) {
+        self.older.close();
+        self.older.wait().await;
     }
 
     /// Accepts no more. Returns when everything that was accepted is with the version. What a version cannot finish

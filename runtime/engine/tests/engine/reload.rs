@@ -597,6 +597,22 @@ async fn at_a_shutdown_the_source_stays_until_the_versions_of_before_have_finish
     assert_eq!(mill.source().ended(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_source_of_a_removed_flow_stays_until_the_versions_of_before_have_finished() {
+    let mill = Mill::running(&sending_to("out")).await;
+    mill.sink("out").close();
+    let held = mill.source().offer_once("x");
+    mill.sink("out").reached(1).await;
+    mill.run(&sending_to("other")).await;
+    mill.load(&[]).await;
+    settle_down().await;
+    assert_eq!(mill.source().ended(), 0, "what is acknowledged now has to arrive");
+    mill.sink("out").open();
+    delivered(&held.outcome().await);
+    assert_eq!(mill.runtime.shutdown().await, 0);
+    assert_eq!(mill.source().ended(), 1);
+}
+
 /// Every 7 ms another version: other steps, other settings of the source, another plugin, lanes that come and go, a
 /// broken file, now and then no flow at all; sinks that now and then take longer than the drain may.
 #[tokio::test(start_paused = true)]
