@@ -14,6 +14,7 @@
 //! | `bad_senders` | senders that send too much, too slowly, or go away |
 //! | `bad_files` | what is no file, and a disk that is full |
 //! | `brokers` | reloads, connections that change and flows that go, at real brokers while messages pass |
+//! | `bad_brokers` | brokers that refuse, and what they cannot carry: each has its text |
 //! | `quarantine` | a plugin that fails on everything is held back and comes back |
 //! | `commands` | `validate`, `plugin inspect`, `schema`, `new`, `--help` |
 //! | `pages` | every example of the pages about flows and about operating is valid |
@@ -30,6 +31,7 @@
 )]
 
 mod admin;
+mod bad_brokers;
 mod bad_files;
 mod bad_flows;
 mod bad_plugins;

@@ -148,9 +148,11 @@ impl Dial {
     ) -> Result<(Link, Welcome), LinkError> {
         let broker = &self.connection.broker;
         let shown = &broker.shown;
-        let io = dial(&broker.host, broker.port, tls)
-            .await
-            .map_err(|error| LinkError::lost(format!("{shown} cannot be reached: {error}")))?;
+        let io = dial(&broker.host, broker.port, tls).await.map_err(|error| {
+            let mend =
+                if tls.is_some() { "; is this the port for TLS (8883), and `ca_file` right?" } else { "" };
+            LinkError::lost(format!("{shown} cannot be reached: {error}{mend}"))
+        })?;
         let now = Instant::now();
         let mut link = Link {
             io,

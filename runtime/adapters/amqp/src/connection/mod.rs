@@ -29,12 +29,16 @@ pub(crate) use self::{
 pub(crate) struct Brokers {
     open: Mutex<HashMap<Key, Weak<Broker>>>,
     /// By name and role.
-    tallies: Mutex<HashMap<(Arc<str>, &'static str), Weak<Tally>>>,
+    tallies: Mutex<HashMap<Role, Weak<Tally>>>,
     /// Acknowledgements on their way.
     settling: TaskTracker,
 }
 
+/// Name and fingerprint.
 type Key = (Arc<str>, Arc<str>);
+
+/// The name of a connection, and what a link of it is for.
+type Role = (Arc<str>, &'static str);
 
 /// A broker, by two TCP connections: one that is short of memory stops reading where messages are published, and with that
 /// acknowledgements as well.
