@@ -271,8 +271,12 @@ impl Held {
         acknowledgement.forward(outcome);
     }
 
-    /// The version was stopped, and there is no other to offer it to.
-    fn release(self, version: &Version) {
+    /// The version was stopped, and there is no other to offer it to. What is behind it in its lane does not go on, though its
+    /// version may have time left: it would come out before what it follows.
+    fn release(mut self, version: &Version) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.block();
+        }
         let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
         self.settle(version, released(Some(Arc::new(failure))));
     }

@@ -36,13 +36,15 @@ struct Place {
 pub(crate) struct Ticket {
     lane: Arc<Lane>,
     number: u64,
+    /// The place stays taken.
+    stays: bool,
 }
 
 impl Lane {
     /// A place at the end. Numbers are given by the endpoint and only grow.
     pub(crate) fn enter(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
         self.lock().insert(number, Place { generation, reached: 0, waker: None });
-        Ticket { lane: Arc::clone(self), number }
+        Ticket { lane: Arc::clone(self), number, stays: false }
     }
 
     /// The map is never left half changed, so a poisoned lock is taken all the same.
@@ -58,6 +60,12 @@ impl Ticket {
             place.generation = generation;
             place.reached = 0;
         }
+    }
+
+    /// Leaves for good, and lets nothing that comes after it start anything more: the source gives the delivery again at
+    /// another time, and with it all that its order puts behind it.
+    pub(crate) fn block(mut self) {
+        self.stays = true;
     }
 
     /// Waits until the delivery before this one has started `step`, or is gone.
@@ -101,6 +109,13 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut places = self.lane.lock();
+        if self.stays {
+            // What it has started counts no more: nothing may follow it there.
+            if let Some(place) = places.get_mut(&self.number) {
+                place.reached = 0;
+            }
+            return;
+        }
         places.remove(&self.number);
         wake_next(&mut places, self.number);
     }
@@ -160,6 +175,17 @@ mod tests {
         assert!(!ready(new.may_start(0)));
         old.started(0);
         assert!(ready(new.may_start(0)));
+    }
+
+    #[test]
+    fn one_that_blocks_is_overtaken_by_nothing() {
+        let lane = Arc::new(Lane::default());
+        let (a, b, c) = (lane.enter(1, 0), lane.enter(2, 0), lane.enter(3, 0));
+        a.started(0);
+        b.started(0);
+        b.block();
+        drop(a);
+        assert!(!ready(c.may_start(0)) && !ready(c.is_first()));
     }
 
     #[tokio::test]

@@ -77,6 +77,21 @@ impl LogHandle {
     }
 }
 
+/// The filter for `log.level`. What the client library of AMQP logs, the adapter says in words for operators: it is left out
+/// unless it is asked for (`info,lapin=debug`).
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    level.parse().map_err(|e| format!("`{level}` is no log level: {e}"))
+    format!("lapin=off,{level}").parse().map_err(|e| format!("`{level}` is no log level: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_of_amqp_is_silent_unless_it_is_asked() {
+        let shown = |level| filter(level).ok().unwrap().to_string();
+        assert_eq!(shown("info"), "lapin=off,info");
+        let asked = shown("info,lapin=debug");
+        assert!(asked.contains("lapin=debug") && !asked.contains("lapin=off"), "{asked}");
+    }
 }
