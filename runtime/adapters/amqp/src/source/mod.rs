@@ -145,9 +145,18 @@ impl AmqpSource {
     /// settings stay, and their consumer is made again.
     async fn change_to(&mut self, settings: Arc<Settings>, opened: Opened) -> Result<(), Trouble> {
         let deadline = Instant::now() + settings.context.limits.prepare() / 4;
-        // The old one first: an exclusive consumer lets no other in, and two would share out the order.
-        self.stop_consuming().await;
-        let consumer = opened.consume(&settings, deadline).await?;
+        let goes_with_its_consumer =
+            settings.queue.declare.as_ref().is_some_and(|declare| declare.auto_delete);
+        let consumer = if goes_with_its_consumer && !settings.queue.exclusive {
+            // Without a consumer, for however short a time, the broker deletes the queue with all that is in it.
+            let consumer = opened.consume(&settings, deadline).await?;
+            self.stop_consuming().await;
+            consumer
+        } else {
+            // The old one first: an exclusive consumer lets no other in, and two would share out the order.
+            self.stop_consuming().await;
+            opened.consume(&settings, deadline).await?
+        };
         let old = std::mem::replace(&mut self.settings, settings);
         consumer.unbind(&self.settings, &old.queue.bindings).await;
         self.state = State::Consuming(Box::new(consumer));
