@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`spec`] | checked configuration |
 //! | [`stream`] | TCP and TLS below the client library |
+//! | [`inbound`] | what a broker sends, mended before the library reads it |
 //! | [`link`] | one TCP connection, made again for ever |
 
+mod inbound;
 mod link;
 mod spec;
 mod stream;

@@ -1,6 +1,8 @@
 //! The stream below a connection: plain or TLS, and ours, so that it can be cut off at any time and tells when the client
 //! library has let it go.
 //!
+//! What is read passes through [`Inbound`], which mends what the library could not bear.
+//!
 //! The library takes its streams from a runtime of its own traits. Its TLS would bring another crypto library and its own way to
 //! read certificates, so [`Kit`] is a runtime whose streams are made here.
 
@@ -10,7 +12,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -29,6 +31,11 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned},
 };
 
+use super::inbound::Inbound;
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 16 * 1024;
+
 /// tokio, with the streams of this module.
 #[derive(Debug, Clone)]
 pub(crate) struct Kit(Tokio);
@@ -36,6 +43,7 @@ pub(crate) struct Kit(Tokio);
 /// A stream to a broker.
 pub(crate) struct BrokerStream {
     inner: Pin<Box<dyn Io>>,
+    inbound: Inbound,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _gone: DropGuard,
 }
@@ -74,8 +82,8 @@ pub(crate) async fn connect(
     };
     let (cut, gone) = (CancellationToken::new(), CancellationToken::new());
     let handle = StreamHandle { cut: cut.clone(), gone: gone.clone() };
-    let stream = BrokerStream { inner, cut: Box::pin(cut.cancelled_owned()), _gone: gone.drop_guard() };
-    Ok((stream, handle))
+    let (inbound, cut) = (Inbound::default(), Box::pin(cut.cancelled_owned()));
+    Ok((BrokerStream { inner, inbound, cut, _gone: gone.drop_guard() }, handle))
 }
 
 // === impl StreamHandle ===
@@ -119,7 +127,22 @@ impl AsyncRead for BrokerStream {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        self.inner.as_mut().poll_read(cx, buffer)
+        let Self { inner, inbound, .. } = &mut *self;
+        loop {
+            let count = inbound.read(buffer);
+            if count > 0 || buffer.is_empty() {
+                return Poll::Ready(Ok(count));
+            }
+            let bytes = inbound.buffer();
+            let before = bytes.len();
+            bytes.resize(before + READ_BYTES, 0);
+            let read = inner.as_mut().poll_read(cx, bytes.get_mut(before..).unwrap_or_default());
+            bytes.truncate(before + if let Poll::Ready(Ok(count)) = &read { *count } else { 0 });
+            if ready!(read)? == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            inbound.came().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        }
     }
 }
 

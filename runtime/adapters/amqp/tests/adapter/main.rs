@@ -10,6 +10,7 @@
 //! | `call` | request and reply |
 //! | `tls` | brokers that are spoken to in TLS |
 //! | `faults` | a broker that goes away and comes back, hangs, or takes nothing |
+//! | `hostile` | messages that no client library would write |
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@ mod call;
 mod config;
 mod contract;
 mod faults;
+mod hostile;
 mod sink;
 mod source;
 mod support;
