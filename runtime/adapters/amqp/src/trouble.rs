@@ -81,7 +81,12 @@ pub(crate) fn cause(error: &io::Error) -> String {
         }
         next = error.source();
     }
-    texts.join(": ")
+    let mut text = texts.join(": ");
+    // What the other side of TLS refuses, it says with an alert and not why.
+    if text.contains("received fatal alert") {
+        text.push_str("; does the broker take the certificate under `tls` of the connection?");
+    }
+    text
 }
 
 /// What to do about a reply code (AMQP 0-9-1, section 1.2).

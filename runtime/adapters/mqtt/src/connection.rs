@@ -8,6 +8,7 @@ use gristmill_core::{
     connection::ConnectionSpec,
 };
 use gristmill_tls::ClientTls;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{ConnectionConfig, ReconnectConfig, Version, WillConfig},
@@ -20,6 +21,8 @@ pub(crate) struct MqttConnection {
     pub(crate) broker: Broker,
     pub(crate) version: Version,
     pub(crate) client_id: Arc<str>,
+    /// It was not substituted.
+    pub(crate) shows_client_id: bool,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) keep_alive: Duration,
@@ -41,6 +44,14 @@ pub(crate) struct Broker {
     pub(crate) tls: Option<ClientTls>,
     /// What may be shown: nothing of it when it was substituted.
     pub(crate) shown: Arc<str>,
+}
+
+/// By what a session is known: who a client is, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionKey {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) client_id: String,
 }
 
 /// What a URL says.
@@ -126,6 +137,7 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<MqttConnec
         broker: Broker { host: url.host, port: url.port, tls: url.is_tls.then_some(tls), shown },
         version,
         client_id: config.client_id.into(),
+        shows_client_id: !at("client_id").is_substituted(),
         username: config.username,
         password: config.password,
         keep_alive: Duration::from_secs(config.keep_alive_s.into()),

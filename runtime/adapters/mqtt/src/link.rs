@@ -28,13 +28,24 @@ use tokio_util::{codec::Decoder as _, io::poll_read_buf};
 
 use crate::{
     config::Version,
-    connection::MqttConnection,
+    connection::{Broker, MqttConnection, SessionKey},
     monitor::{Monitor, Up},
     wire::{Codec, Packet, QoS},
 };
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+
+/// With less room than this there is more made. Messages keep what they were read into, so that each having its own would be a
+/// waste.
+const MIN_ROOM_BYTES: usize = 4 * 1024;
+
+/// Of what a broker says or does when two clients have one id.
+const RIVAL: &str =
+    "another client came with the same client id; each runtime needs a `client_id` of its own";
+
+/// So many connections in a row that do not last are remarkable.
+const REMARKABLE: u32 = 3;
 
 /// How long a good-bye may take; the peer may be gone.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -44,6 +55,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(crate) struct Dial {
     pub(crate) connection: Arc<MqttConnection>,
     pub(crate) client_id: Arc<str>,
+    /// The client, for texts.
+    pub(crate) shown: Arc<str>,
     /// Begin without what the broker kept.
     pub(crate) clean_start: bool,
     /// How long the broker keeps the session once the connection is gone, in seconds; with 3.1.1 only whether it is 0 counts.
@@ -117,6 +130,12 @@ pub(crate) struct Link {
 }
 
 impl Dial {
+    /// The session at the broker.
+    pub(crate) fn session(&self) -> SessionKey {
+        let Broker { host, port, .. } = &self.connection.broker;
+        SessionKey { host: host.clone(), port: *port, client_id: (*self.client_id).to_owned() }
+    }
+
     /// Connects: name, TCP, TLS, CONNECT, CONNACK, within the connection's time.
     ///
     /// # Errors
@@ -149,9 +168,12 @@ impl Dial {
         let broker = &self.connection.broker;
         let shown = &broker.shown;
         let io = dial(&broker.host, broker.port, tls).await.map_err(|error| {
-            let mend =
-                if tls.is_some() { "; is this the port for TLS (8883), and `ca_file` right?" } else { "" };
-            LinkError::lost(format!("{shown} cannot be reached: {error}{mend}"))
+            let mend = if tls.is_some() {
+                "is this the port for TLS (8883), and `ca_file` right?"
+            } else {
+                "is the host in `url` right, and does the broker run?"
+            };
+            LinkError::lost(with_mend(format!("{shown} cannot be reached: {error}; {mend}")))
         })?;
         let now = Instant::now();
         let mut link = Link {
@@ -227,7 +249,7 @@ impl Dial {
 
     fn welcome(&self, answer: &ConnAck) -> Result<Welcome, LinkError> {
         use ConnectReturnCode as Code;
-        let (shown, client_id) = (&self.connection.broker.shown, &self.client_id);
+        let (shown, client) = (&self.connection.broker.shown, &self.shown);
         let mend = match answer.code {
             Code::Success => {
                 let properties = answer.properties.as_ref();
@@ -256,12 +278,12 @@ impl Dial {
             Code::BadAuthenticationMethod => "the broker wants another way of authentication",
             _ => {
                 return Err(LinkError::lost(format!(
-                    "{shown} does not let {client_id} in now: {:?}",
+                    "{shown} does not let {client} in now: {:?}",
                     answer.code
                 )));
             }
         };
-        Err(LinkError { text: format!("{shown} does not let {client_id} in: {mend}"), is_refusal: true })
+        Err(LinkError { text: format!("{shown} does not let {client} in: {mend}"), is_refusal: true })
     }
 }
 
@@ -364,14 +386,18 @@ impl Link {
             {
                 Some(Packet::PingResp) => {}
                 Some(Packet::Disconnect(notice)) => {
-                    return Poll::Ready(Err(LinkError::lost(format!(
-                        "{} ended the connection: {:?}",
-                        self.shown, notice.reason_code
-                    ))));
+                    let why = match notice.reason_code {
+                        DisconnectReasonCode::SessionTakenOver => format!("SessionTakenOver: {RIVAL}"),
+                        code => format!("{code:?}"),
+                    };
+                    let text = format!("{} ended the connection: {why}", self.shown);
+                    return Poll::Ready(Err(LinkError::lost(text)));
                 }
                 Some(packet) => return Poll::Ready(Ok(Turn::Packet(packet))),
                 None => {
-                    self.read.reserve(READ_BYTES);
+                    if self.read.capacity() - self.read.len() < MIN_ROOM_BYTES {
+                        self.read.reserve(READ_BYTES);
+                    }
                     match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read) {
                         Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.lost("it was closed"))),
                         Poll::Ready(Ok(_)) => {
@@ -443,8 +469,16 @@ impl Link {
     }
 
     fn lost(&self, why: impl std::fmt::Display) -> LinkError {
-        LinkError::lost(format!("the connection to {} is lost: {why}", self.shown))
+        LinkError::lost(with_mend(format!("the connection to {} is lost: {why}", self.shown)))
     }
+}
+
+/// What the other side of TLS refuses, it says with an alert and not why: most often it is the certificate of this side.
+fn with_mend(mut text: String) -> String {
+    if text.contains("received fatal alert") {
+        text.push_str("; does the broker take the certificate under `tls` of the connection?");
+    }
+    text
 }
 
 // === impl LinkError ===
@@ -453,5 +487,16 @@ impl LinkError {
     /// One that time may mend.
     pub(crate) fn lost(text: String) -> Self {
         Self { text, is_refusal: false }
+    }
+
+    /// The connection was made and lost soon, so often in a row.
+    pub(crate) fn after_short_lives(mut self, times: u32) -> Self {
+        // A broker of 3.1.1 does not say why it closes.
+        if times >= REMARKABLE && !self.text.contains(RIVAL) {
+            self.text.push_str(&format!(
+                "; so it was {times} times in a row, each soon after connecting, as when another client has the same client id"
+            ));
+        }
+        self
     }
 }

@@ -112,6 +112,11 @@ impl Clients {
         let (orders, taken) = mpsc::unbounded_channel();
         let dial = Dial {
             connection: Arc::clone(connection),
+            shown: if connection.shows_client_id {
+                format!("`{client_id}`").into()
+            } else {
+                "this client".into()
+            },
             client_id,
             clean_start: true,
             session_expiry_s: 0,
@@ -157,15 +162,18 @@ impl Task {
         while let Some(opened) = self.connect().await {
             let error = match opened {
                 Ok((link, welcome)) => {
-                    backoff = Backoff::new(self.dial.connection.reconnect);
+                    let since = Instant::now();
                     match self.serve(link, welcome).await {
                         Ok(()) => return,
-                        Err(error) => error,
+                        Err(error) => {
+                            let config = self.dial.connection.reconnect;
+                            error.after_short_lives(backoff.lost_after(since.elapsed(), config))
+                        }
                     }
                 }
                 Err(error) => error,
             };
-            tracing::warn!(target: "gristmill::mqtt", client_id = &*self.dial.client_id, "{}", error.text);
+            tracing::warn!(target: "gristmill::mqtt", client = &*self.dial.shown, "{}", error.text);
             let wait = backoff.next(self.dial.connection.reconnect);
             if !self.refuse_until(Instant::now() + wait, &error).await {
                 return;
@@ -354,7 +362,7 @@ impl Task {
                         let _gave_up = answer.send(Ok(publish));
                     }
                     None => tracing::debug!(
-                        target: "gristmill::mqtt", client_id = &*self.dial.client_id,
+                        target: "gristmill::mqtt", client = &*self.dial.shown,
                         "an answer came that no call waits for"
                     ),
                 }
@@ -364,8 +372,9 @@ impl Task {
                     answer.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)))
                 {
                     let text = format!(
-                        "{} does not let answers be subscribed on `{}` ({code:?}): see the broker's access list",
-                        self.dial.connection.broker.shown, self.answer_topic
+                        "{} does not let {} subscribe to its topic for answers, `gristmill/answers/…` ({code:?}): see the \
+                         broker's access list",
+                        self.dial.connection.broker.shown, self.dial.shown
                     );
                     self.is_subscribed = false;
                     for (_, answer) in self.answers.drain() {

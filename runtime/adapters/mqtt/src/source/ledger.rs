@@ -254,8 +254,8 @@ impl Ledger {
 }
 
 /// An id that no other message of this process or of another start of it has.
-pub(crate) fn id_prefix(client_id: &str) -> Arc<str> {
-    format!("{client_id}:{:016x}", rand::random::<u64>()).into()
+pub(crate) fn id_prefix(flow: &str) -> Arc<str> {
+    format!("{flow}:{:016x}", rand::random::<u64>()).into()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod inbox;
 mod ledger;
+mod record;
 mod session;
 mod spec;
 
@@ -74,7 +75,7 @@ impl MqttSourceSpec {
 #[async_trait]
 impl SourceSpec for MqttSourceSpec {
     fn identity(&self) -> String {
-        let id = self.checked.client_id.as_deref().unwrap_or("of the flow");
+        let id = self.checked.client_id.as_ref().map_or("of the flow", |own| &own.text);
         format!("mqtt {} as {id}", self.checked.named.name)
     }
 
@@ -83,7 +84,7 @@ impl SourceSpec for MqttSourceSpec {
             .client_id
             .iter()
             .map(|id| {
-                Claim::new(format!("mqtt client {id} of {}", self.broker())).shown_as(format!(
+                Claim::new(format!("mqtt client {} of {}", id.text, self.broker())).shown_as(format!(
                     "the client id of a source on the connection `{}`",
                     self.checked.named.name
                 ))
@@ -109,12 +110,21 @@ impl SourceSpec for MqttSourceSpec {
     }
 
     async fn prepare(&self, context: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
-        let CheckedSource { named, connection, topics, subscription, client_id, buffer_messages } =
-            self.checked.clone();
+        let CheckedSource {
+            named,
+            connection,
+            topics,
+            shows_topics,
+            subscription,
+            client_id,
+            buffer_messages,
+        } = self.checked.clone();
         let tls = link::load_tls(&connection).await.map_err(SourceError::new)?;
-        let client_id =
-            client_id.unwrap_or_else(|| format!("{}-{}", connection.client_id, context.flow).into());
+        let shows_client = client_id.as_ref().map_or(connection.shows_client_id, |own| own.is_shown);
+        let client_id = client_id
+            .map_or_else(|| format!("{}-{}", connection.client_id, context.flow).into(), |own| own.text);
         let dial = Dial {
+            shown: if shows_client { format!("`{client_id}`").into() } else { "this client".into() },
             client_id,
             clean_start: connection.clean_start,
             session_expiry_s: match connection.version {
@@ -135,6 +145,7 @@ impl SourceSpec for MqttSourceSpec {
             tls,
             fingerprint: named.fingerprint,
             topics,
+            shows_topics,
             subscription,
             buffer_messages,
             context,

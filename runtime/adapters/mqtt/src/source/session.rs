@@ -6,7 +6,12 @@
 //! connection is made anew, so that the broker sends it again. Of QoS 0, which no broker sends again, what comes on top of
 //! `buffer_messages` is dropped and counted.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
 
 use gristmill_core::{
     Message, Settlement,
@@ -25,10 +30,12 @@ use tokio_rustls::rustls;
 use super::{
     inbox::{Inbox, Offer},
     ledger::{Arrival, Ledger, Sequence, id_prefix},
+    record::Record,
 };
 use crate::{
     backoff::Backoff,
     config::{Retained, Version},
+    connection::SessionKey,
     link::{Dial, Link, LinkError, Turn, Welcome, qos},
     properties,
     wire::{Packet, QoS},
@@ -42,6 +49,8 @@ pub(crate) struct Settings {
     /// By which connections are compared.
     pub(crate) fingerprint: Arc<str>,
     pub(crate) topics: Vec<String>,
+    /// They may stand in texts.
+    pub(crate) shows_topics: bool,
     pub(crate) subscription: Subscription,
     pub(crate) buffer_messages: usize,
     pub(crate) context: EndpointContext,
@@ -88,6 +97,14 @@ struct Waiting {
     deadline: Option<Instant>,
 }
 
+/// A SUBSCRIBE.
+struct Asked {
+    packet: u16,
+    filters: Vec<(String, Subscription)>,
+    /// When there has to be an answer.
+    until: Instant,
+}
+
 /// One client of the broker.
 pub(crate) struct Session {
     settings: Settings,
@@ -96,13 +113,20 @@ pub(crate) struct Session {
     ledger: Ledger,
     /// What the broker's session has subscribed, as far as is known.
     subscribed: BTreeMap<String, Subscription>,
-    /// A SUBSCRIBE that has no answer yet: its packet identifier and its filters.
-    asked: Option<(u16, Vec<(String, Subscription)>)>,
+    /// A SUBSCRIBE that has no answer yet.
+    asked: Option<Asked>,
+    /// Filters that an UNSUBSCRIBE without an answer names, and its packet identifier.
+    leaving: BTreeSet<String>,
+    unsubscribe: u16,
+    /// What of all that is on disk, for a later process.
+    noted: Option<(SessionKey, BTreeSet<String>)>,
     next_packet: u16,
     /// A message was not taken. Everything before it is finished, then the connection is made anew.
     has_overflowed: bool,
-    /// The broker has let this process in before, so that a session of before is its own.
-    has_connected: bool,
+    /// The session that all this is about: the one of the last connection.
+    session: Option<SessionKey>,
+    /// Those in which the broker has let this process, so that what is in them is its own.
+    own_sessions: Vec<SessionKey>,
     phase: Phase,
     /// The broker is to forget it.
     retires: bool,
@@ -120,7 +144,7 @@ impl Session {
         commands: mpsc::UnboundedReceiver<Command>,
         started: oneshot::Sender<Result<(), SourceError>>,
     ) -> Self {
-        let id_prefix = id_prefix(&settings.dial.client_id);
+        let id_prefix = id_prefix(&settings.context.flow);
         Self {
             settings,
             inbox,
@@ -128,9 +152,13 @@ impl Session {
             ledger: Ledger::default(),
             subscribed: BTreeMap::new(),
             asked: None,
+            leaving: BTreeSet::new(),
+            unsubscribe: 0,
+            noted: None,
             next_packet: 1,
             has_overflowed: false,
-            has_connected: false,
+            session: None,
+            own_sessions: Vec::new(),
             phase: Phase::Open,
             retires: false,
             waiting: Some(Waiting { answer: started, before: None, deadline: None }),
@@ -145,9 +173,13 @@ impl Session {
         while !self.is_done() {
             match self.connect().await {
                 Some(Ok((link, welcome))) => {
-                    backoff = Backoff::new(self.settings.dial.connection.reconnect);
-                    if let Err(error) = self.serve(link, welcome).await {
-                        self.is_down(error);
+                    let (since, config) = (Instant::now(), self.settings.dial.connection.reconnect);
+                    match self.serve(link, welcome).await {
+                        Ok(()) => backoff = Backoff::new(config),
+                        Err(error) => {
+                            let short_lives = backoff.lost_after(since.elapsed(), config);
+                            self.is_down(error.after_short_lives(short_lives));
+                        }
                     }
                 }
                 Some(Err(error)) => self.is_down(error),
@@ -167,12 +199,16 @@ impl Session {
     /// Lets the broker forget the session: one more connection, which begins clean and leaves nothing. Of the ways to end a
     /// session it is the one that both versions have.
     async fn forget(self) {
+        let record = self.record();
         let Settings { mut dial, tls, context, .. } = self.settings;
         (dial.clean_start, dial.session_expiry_s) = (true, 0);
         match dial.open(tls.as_ref()).await {
-            Ok((link, _)) => link.disconnect(None).await,
+            Ok((link, _)) => {
+                link.disconnect(None).await;
+                record.remove().await;
+            }
             Err(LinkError { text, .. }) => tracing::warn!(
-                target: "gristmill::mqtt", flow = &*context.flow, client_id = &*dial.client_id,
+                target: "gristmill::mqtt", flow = &*context.flow, client = &*dial.shown,
                 "the session of a flow that is gone could not be ended, and stays with the broker until it expires: {text}"
             ),
         }
@@ -190,7 +226,7 @@ impl Session {
     async fn connect(&mut self) -> Option<Result<(Link, Welcome), LinkError>> {
         let Settings { mut dial, tls, .. } = self.settings.clone();
         // What the session holds by now is the runtime's own.
-        dial.clean_start &= !self.has_connected;
+        dial.clean_start &= !self.own_sessions.contains(&dial.session());
         let opening = dial.open(tls.as_ref());
         tokio::pin!(opening);
         loop {
@@ -233,26 +269,62 @@ impl Session {
 
     /// Takes messages from a connection until it is lost (an error), or is not wanted any more.
     async fn serve(&mut self, mut link: Link, welcome: Welcome) -> Result<(), LinkError> {
-        if !welcome.session_present || !self.has_connected && self.settings.dial.clean_start {
+        let session = self.settings.dial.session();
+        if self.session.as_ref() != Some(&session) {
+            // Packet identifiers and topics of another session mean nothing here.
+            self.ledger.session_lost();
+            let noted = self.record().read(session.clone()).await;
+            self.subscribed = noted.into_iter().map(|filter| (filter, Subscription::UNKNOWN)).collect();
+            self.leaving.clear();
+        }
+        if !welcome.session_present {
             self.ledger.session_lost();
             self.subscribed.clear();
+            self.leaving.clear();
         }
-        self.has_connected = true;
+        if !self.own_sessions.contains(&session) {
+            self.own_sessions.push(session.clone());
+        }
+        self.session = Some(session);
+        // Whether the broker has heard it is not known.
+        let leaving = std::mem::take(&mut self.leaving);
+        self.subscribed.extend(leaving.into_iter().map(|filter| (filter, Subscription::UNKNOWN)));
         self.has_overflowed = false;
         self.asked = None;
         let served = self.serve_until_done(&mut link).await;
         self.ledger.connection_lost();
-        match served {
-            Ok(()) => {
-                link.disconnect(None).await;
-                Ok(())
-            }
-            Err(error) => Err(error),
+        if served.as_ref().err().is_none_or(|error| error.is_refusal) {
+            link.disconnect(None).await;
         }
+        served
+    }
+
+    fn record(&self) -> Record {
+        Record::in_folder(&self.settings.context.state_dir)
+    }
+
+    /// Notes what the broker's session may have subscribed, and `more`.
+    async fn note(&mut self, more: &[(String, Subscription)]) {
+        let Some(session) = self.session.clone() else { return };
+        let filters =
+            self.subscribed.keys().chain(&self.leaving).chain(more.iter().map(|(filter, _)| filter));
+        let now = Some((session.clone(), filters.cloned().collect::<BTreeSet<_>>()));
+        if self.noted == now {
+            return;
+        }
+        let filters = now.as_ref().map(|(_, filters)| filters.clone()).unwrap_or_default();
+        if let Err(error) = self.record().write(session, filters).await {
+            tracing::warn!(
+                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
+                "what is subscribed cannot be noted in the state folder; a topic that is taken out of the flow while no runtime \
+                 runs would stay subscribed: {error}"
+            );
+        }
+        self.noted = now;
     }
 
     async fn serve_until_done(&mut self, link: &mut Link) -> Result<(), LinkError> {
-        self.reconcile(link)?;
+        self.reconcile(link).await?;
         loop {
             while let Some(packet) = self.ledger.acknowledge() {
                 link.send(packet)?;
@@ -269,9 +341,10 @@ impl Session {
             }
             link.hold(has_enough);
             let (retry_at, deadline) = (self.ledger.next_retry(), self.deadline());
+            let answer_by = self.asked.as_ref().map(|asked| asked.until);
             tokio::select! {
                 turn = link.turn() => match turn? {
-                    Turn::Packet(packet) => self.received(packet, link)?,
+                    Turn::Packet(packet) => self.received(packet, link).await?,
                     Turn::Flushed => {}
                 },
                 command = self.commands.recv() => {
@@ -279,15 +352,19 @@ impl Session {
                         if !self.serves() {
                             return Ok(());
                         }
-                        self.reconcile(link)?;
+                        self.reconcile(link).await?;
                     }
                 }
                 () = at(retry_at) => self.retry(),
                 () = at(deadline) => {
                     self.give_up("the broker did not answer a subscription in time");
                     self.asked = None;
-                    self.reconcile(link)?;
+                    self.reconcile(link).await?;
                 }
+                () = at(answer_by) => return Err(LinkError::lost(format!(
+                    "{} did not answer a subscription in time (connect_timeout_ms)",
+                    self.settings.dial.connection.broker.shown
+                ))),
             }
         }
     }
@@ -346,7 +423,7 @@ impl Session {
         let LinkError { text, is_refusal } = error;
         tracing::warn!(
             target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-            client_id = &*self.settings.dial.client_id, "{text}"
+            client = &*self.settings.dial.shown, "{text}"
         );
         match self.waiting.take() {
             Some(Waiting { answer, before: Some(before), .. }) => {
@@ -375,7 +452,7 @@ impl Session {
     }
 
     /// Subscribes what is wanted and not subscribed, and the other way round.
-    fn reconcile(&mut self, link: &mut Link) -> Result<(), LinkError> {
+    async fn reconcile(&mut self, link: &mut Link) -> Result<(), LinkError> {
         let Settings { topics, subscription, .. } = &self.settings;
         let dropped: Vec<String> =
             self.subscribed.keys().filter(|filter| !topics.contains(filter)).cloned().collect();
@@ -384,11 +461,15 @@ impl Session {
             .filter(|filter| self.subscribed.get(*filter) != Some(subscription))
             .map(|filter| (filter.clone(), *subscription))
             .collect();
+        // Before the broker hears of it: a process may end at any time.
+        self.note(&wanted).await;
         if !dropped.is_empty() {
             for filter in &dropped {
                 self.subscribed.remove(filter);
             }
-            let unsubscribe = Unsubscribe { pkid: self.packet(), filters: dropped, properties: None };
+            self.leaving.extend(dropped.iter().cloned());
+            self.unsubscribe = self.packet();
+            let unsubscribe = Unsubscribe { pkid: self.unsubscribe, filters: dropped, properties: None };
             link.send(Packet::Unsubscribe(unsubscribe))?;
         }
         if wanted.is_empty() {
@@ -401,7 +482,8 @@ impl Session {
         link.send(Packet::Subscribe(Subscribe { pkid: packet, filters, properties: None }))?;
         // Whatever the broker answers, from now on it may have them.
         self.subscribed.extend(wanted.iter().cloned());
-        self.asked = Some((packet, wanted));
+        let until = Instant::now() + self.settings.dial.connection.connect_timeout;
+        self.asked = Some(Asked { packet, filters: wanted, until });
         Ok(())
     }
 
@@ -412,7 +494,7 @@ impl Session {
         packet
     }
 
-    fn received(&mut self, packet: Packet, link: &mut Link) -> Result<(), LinkError> {
+    async fn received(&mut self, packet: Packet, link: &mut Link) -> Result<(), LinkError> {
         match packet {
             Packet::Publish(publish) => self.published(publish, link),
             Packet::PubRel(release) => {
@@ -422,8 +504,14 @@ impl Session {
                 }
                 link.send(Packet::PubComp(answer))
             }
-            Packet::SubAck(answer) => self.subscribed(&answer, link),
-            Packet::UnsubAck(_) => Ok(()),
+            Packet::SubAck(answer) => self.subscribed(&answer, link).await,
+            Packet::UnsubAck(answer) => {
+                if answer.pkid == self.unsubscribe {
+                    self.leaving.clear();
+                    self.note(&[]).await;
+                }
+                Ok(())
+            }
             other => Err(LinkError::lost(format!(
                 "{} sent a {:?}, for which a source has no use",
                 self.settings.dial.connection.broker.shown,
@@ -432,18 +520,20 @@ impl Session {
         }
     }
 
-    fn subscribed(&mut self, answer: &SubAck, link: &mut Link) -> Result<(), LinkError> {
-        let Some((_, filters)) = self.asked.take_if(|(packet, _)| *packet == answer.pkid) else {
+    async fn subscribed(&mut self, answer: &SubAck, link: &mut Link) -> Result<(), LinkError> {
+        let Some(Asked { filters, .. }) = self.asked.take_if(|asked| asked.packet == answer.pkid) else {
             return Ok(());
         };
+        let shows = self.settings.shows_topics;
+        let shown = |filter: &str| if shows { format!("`{filter}`") } else { "one of its topics".to_owned() };
         let mut refused = Vec::new();
         for ((filter, wanted), code) in filters.iter().zip(&answer.return_codes) {
             match code {
                 SubscribeReasonCode::Success(granted) if (*granted as u8) < wanted.qos => {
-                    refused.push(format!("`{filter}` (only QoS {} is granted)", *granted as u8));
+                    refused.push(format!("{} (only QoS {} is granted)", shown(filter), *granted as u8));
                 }
                 SubscribeReasonCode::Success(_) => {}
-                code => refused.push(format!("`{filter}` ({code:?})")),
+                code => refused.push(format!("{} ({code:?})", shown(filter))),
             }
         }
         if refused.is_empty() {
@@ -457,14 +547,14 @@ impl Session {
         let text = format!(
             "{} does not let {} subscribe to {}: see the broker's access list",
             self.settings.dial.connection.broker.shown,
-            self.settings.dial.client_id,
+            self.settings.dial.shown,
             refused.join(", ")
         );
         let goes_back = self.waiting.as_ref().is_some_and(|waiting| waiting.before.is_some());
         let error = LinkError { text, is_refusal: true };
         if goes_back {
             self.is_down(error);
-            return self.reconcile(link);
+            return self.reconcile(link).await;
         }
         Err(error)
     }

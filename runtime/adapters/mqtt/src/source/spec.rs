@@ -22,10 +22,20 @@ pub(crate) struct CheckedSource {
     pub(crate) named: Connection,
     pub(crate) connection: Arc<MqttConnection>,
     pub(crate) topics: Vec<String>,
+    /// Nothing of them was substituted.
+    pub(crate) shows_topics: bool,
     pub(crate) subscription: Subscription,
     /// As written; `None` for the one that is made of the connection's and the flow's.
-    pub(crate) client_id: Option<Arc<str>>,
+    pub(crate) client_id: Option<OwnClientId>,
     pub(crate) buffer_messages: usize,
+}
+
+/// The id that a source has by its own configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnClientId {
+    pub(crate) text: Arc<str>,
+    /// It was not substituted.
+    pub(crate) is_shown: bool,
 }
 
 /// Checks the configuration of a source. `None` when there are mistakes.
@@ -74,9 +84,13 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
     Some(CheckedSource {
         named: named?,
         connection: connection?,
+        shows_topics: !(0..config.topics.len())
+            .any(|index| node.at(["topics", &index.to_string()]).is_substituted()),
         topics: config.topics,
         subscription: Subscription { qos: config.qos, retained: config.retained },
-        client_id: config.client_id.map(Into::into),
+        client_id: config
+            .client_id
+            .map(|text| OwnClientId { text: text.into(), is_shown: !at("client_id").is_substituted() }),
         buffer_messages: config.buffer_messages,
     })
 }

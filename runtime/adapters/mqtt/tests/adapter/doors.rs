@@ -2,21 +2,36 @@
 
 use gristmill_brokers::mosquitto::{Mosquitto, MosquittoOptions};
 use gristmill_core::{adapter::SinkUse, source::SourceError};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rumqttc_v5::QoS;
 use serde_json::{Value as Json, json};
 
 use crate::support::{Client, Runtime, body, next};
 
+/// Who gives out certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Else it would have the name of those it certifies, as one that certifies itself.
+        params.distinguished_name.push(DnType::CommonName, "Authority");
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// The PEM of a certificate for this name, with its key.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
 /// The PEM of an authority, and that of a certificate for `localhost` with its key.
 fn authority() -> (String, (String, String)) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
-    (authority.pem(), (certificate.pem(), key.serialize_pem()))
+    let authority = Authority::new();
+    (authority.0.pem(), authority.issue("localhost"))
 }
 
 async fn refusal(url: &str, version: Json, more: Json) -> SourceError {
@@ -68,7 +83,96 @@ async fn a_wrong_password_is_said_and_the_right_one_lets_in() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_lets_in_where_one_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let authority = Authority::new();
+    let (server, client, stranger) =
+        (authority.issue("localhost"), authority.issue("mill"), Authority::new().issue("mill"));
+    let ca = file("ca.pem", &authority.0.pem());
+    let port = gristmill_brokers::free_port().unwrap();
+    let lines = vec![
+        format!("listener {port} 127.0.0.1"),
+        format!("cafile {ca}"),
+        format!("certfile {}", file("server.pem", &server.0)),
+        format!("keyfile {}", file("server.key", &server.1)),
+        "require_certificate true".to_owned(),
+    ];
+    let _broker = Mosquitto::with(&MosquittoOptions { lines, ..MosquittoOptions::default() });
+    let url = format!("mqtts://localhost:{port}");
+    let tls = |name: &str, pair: &(String, String)| {
+        let (certificate, key) =
+            (file(&format!("{name}.pem"), &pair.0), file(&format!("{name}.key"), &pair.1));
+        json!({"tls": {"ca_file": ca, "certificate_file": certificate, "key_file": key}})
+    };
+    let known = Runtime::new(&url, json!(5), tls("client", &client));
+    let mut source = known.source(json!({"topics": ["in"]})).await;
+    let sink = known.sink(json!({"topic": "in"}), SinkUse::Send).await;
+    let message = gristmill_core::Message::new("m", gristmill_core::Timestamp::from_millis(0), "known");
+    sink.send(gristmill_core::sink::Outgoing::new(&message, &[])).await.unwrap();
+    assert_eq!(body(&next(&mut *source).await), "known");
+    for more in [tls("stranger", &stranger), json!({"tls": {"ca_file": ca}})] {
+        let runtime = Runtime::new(&url, json!(5), more);
+        let mut source = runtime.source(json!({"topics": ["in"], "client_id": "stranger"})).await;
+        let error = source.next().await.unwrap_err();
+        assert!(error.text.contains("does the broker take the certificate under `tls`"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_topic_that_may_not_be_subscribed_is_named() {
+    // An access list in a file does not restrict subscriptions; this plugin of the broker does.
+    let plugins = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let plugin = plugins.map(|it| it.path().join("mosquitto_dynamic_security.so")).find(|it| it.is_file());
+    let folder = tempfile::tempdir().unwrap();
+    let rules = json!({
+        "defaultACLAccess": {"publishClientSend": true, "publishClientReceive": true, "subscribe": false, "unsubscribe": true},
+        "roles": [{"rolename": "open", "acls": [{"acltype": "subscribePattern", "topic": "open/#", "allow": true}]}],
+        "groups": [{"groupname": "all", "roles": [{"rolename": "open"}]}],
+        "clients": [], "anonymousGroup": "all"
+    });
+    let file = folder.path().join("rules.json");
+    std::fs::write(&file, rules.to_string()).unwrap();
+    let plugin = plugin.expect("Debian's package of Mosquitto has its plugin for dynamic security");
+    let lines =
+        vec![format!("plugin {}", plugin.display()), format!("plugin_opt_config_file {}", file.display())];
+    let broker = Mosquitto::with(&MosquittoOptions { lines, ..MosquittoOptions::default() });
+    for version in [json!(5), json!("3.1.1")] {
+        let runtime = Runtime::new(&broker.url(), version, json!({}));
+        let topics = json!({"topics": ["open/a", "closed/b"]});
+        let Err(error) = runtime.prepare(topics.clone()).await.start().await else {
+            panic!("it is subscribed")
+        };
+        assert!(
+            error.text.contains("subscribe to `closed/b`") && error.text.contains("access list"),
+            "{error}"
+        );
+        assert!(!error.text.contains("open/a"), "{error}");
+        // A flow that runs goes on without it.
+        let source = runtime.source(json!({"topics": ["open/a"]})).await;
+        let refused = runtime.prepare(topics).await.take_over(source).await;
+        let Err(refused) = refused else { panic!("it is subscribed") };
+        assert!(refused.error.text.contains("`closed/b`"), "{}", refused.error.text);
+        let mut source = refused.old;
+        Client::new(&broker, &[]).await.publish("open/a", QoS::AtLeastOnce, "1").await;
+        let delivery = next(&mut *source).await;
+        assert_eq!(body(&delivery), "1");
+        delivery.acknowledgement.delivered();
+        source.close().await;
+    }
+    let port = gristmill_brokers::free_port().unwrap();
+    let lines = vec![format!("listener {port} 127.0.0.1"), "max_qos 0".to_owned()];
+    let _broker = Mosquitto::with(&MosquittoOptions { lines, ..MosquittoOptions::default() });
+    let error = refusal(&format!("mqtt://127.0.0.1:{port}"), json!(5), json!({})).await;
+    assert!(error.text.contains("`in` (only QoS 0 is granted)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_topic_that_may_not_be_published_to_is_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("acl");
     std::fs::write(&list, "topic readwrite open/#\n").unwrap();

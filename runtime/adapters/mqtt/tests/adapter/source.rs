@@ -1,7 +1,9 @@
 //! What a source goes through: crashes, restarts, more than it can take, other settings.
 
+use std::time::Duration;
+
 use gristmill_brokers::mosquitto::{Mosquitto, MosquittoOptions};
-use gristmill_core::{Settlement, adapter::Adapter};
+use gristmill_core::{Settlement, adapter::Adapter, source::Source, testkit::contract::PATIENCE};
 use rumqttc_v5::QoS;
 use serde_json::json;
 
@@ -104,6 +106,9 @@ async fn more_than_a_flow_takes_waits_at_the_broker() {
             delivery.acknowledgement.delivered();
         }
         source.close().await;
+        drop(source);
+        // Else the next one takes the session before the last acknowledgement is there.
+        runtime.adapter.finish().await;
     }
     eventually("all are acknowledged, each once", || acknowledged(&broker, SOURCE).len() == 100).await;
 }
@@ -146,6 +151,97 @@ async fn a_topic_that_is_dropped_is_unsubscribed_on_the_same_session() {
     }
     assert_eq!(broker.log().matches(&format!("as {SOURCE} ")).count(), 1, "it connected once");
     assert!(broker.log().contains(&format!("Received UNSUBSCRIBE from {SOURCE}")));
+}
+
+#[tokio::test]
+async fn a_topic_that_was_taken_out_while_no_runtime_ran_is_unsubscribed() {
+    for version in [json!(5), json!("3.1.1")] {
+        let broker = Mosquitto::start();
+        let sender = Client::new(&broker, &[]).await;
+        let runtime = Runtime::new(&broker.url(), version, json!({}));
+        drop(runtime.source(json!({"topics": ["a", "b"]})).await);
+        eventually("it is gone", || broker.log().contains(&format!("Received DISCONNECT from {SOURCE}")))
+            .await;
+        // Another client of that time would have known nothing of it.
+        let mut source = runtime.source(json!({"topics": ["b"]})).await;
+        eventually("it is unsubscribed", || broker.log().contains(&format!("Sending UNSUBACK to {SOURCE}")))
+            .await;
+        for topic in ["a", "b"] {
+            sender.publish(topic, QoS::AtLeastOnce, topic).await;
+        }
+        assert_eq!(body(&next(&mut *source).await), "b");
+        drop(source);
+        let later = runtime.source(json!({"topics": ["b"]})).await;
+        drop(later);
+        runtime.adapter.finish().await;
+        assert_eq!(broker.log().matches("Received UNSUBSCRIBE").count(), 1, "it is known to be unsubscribed");
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_another_client_is_not_taken_for_that_of_before() {
+    let broker = Mosquitto::start();
+    let sender = Client::new(&broker, &[]).await;
+    // What an earlier process has left under the other id: a session that has subscribed something else.
+    let earlier = Runtime::new(&broker.url(), json!(5), json!({"client_id": "other"}));
+    drop(earlier.source(json!({"topics": ["else"]})).await);
+    earlier.adapter.finish().await;
+    let mut runtime = Runtime::new(&broker.url(), json!(5), json!({}));
+    let source = runtime.source(json!({"topics": ["in"]})).await;
+    runtime.connect(&broker.url(), json!(5), json!({"client_id": "other"}));
+    let mut source = runtime.prepare(json!({"topics": ["in"]})).await.take_over(source).await.ok().unwrap();
+    sender.publish("in", QoS::AtLeastOnce, "1").await;
+    assert_eq!(body(&next(&mut *source).await), "1");
+}
+
+#[tokio::test]
+async fn two_clients_of_one_id_are_told_so_and_come_back_later_each_time() {
+    for version in [json!(5), json!("3.1.1")] {
+        let broker = Mosquitto::start();
+        let more = json!({"reconnect": {"initial_delay_ms": 20, "max_delay_ms": 60_000}});
+        let one = Runtime::new(&broker.url(), version.clone(), more.clone());
+        let two = Runtime::new(&broker.url(), version, more);
+        let mut first = one.source(json!({"topics": ["in"]})).await;
+        let mut second = two.source(json!({"topics": ["in"]})).await;
+        let told = async |source: &mut dyn Source| loop {
+            match source.next().await {
+                Err(error) if error.text.contains("the same client id") => return,
+                // As the engine, which asks again later.
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let both = async { tokio::join!(told(&mut *first), told(&mut *second)) };
+        tokio::time::timeout(PATIENCE, both).await.expect("it is not said");
+        // Of waits that double from at least 10 ms, no more than a dozen fit into the patience of a test.
+        let connects = broker.log().matches(&format!("as {SOURCE} ")).count();
+        assert!(connects <= 24, "{connects}");
+    }
+}
+
+#[tokio::test]
+async fn the_will_is_published_when_a_client_is_lost_and_not_when_it_says_good_bye() {
+    for version in [json!(5), json!("3.1.1")] {
+        let broker = Mosquitto::start();
+        let mut listener = Client::new(&broker, &["gone", "in"]).await;
+        // A network that can be cut.
+        let network = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (url, address) = (format!("mqtt://{}", network.local_addr().unwrap()), broker.address());
+        let cable = tokio::spawn(async move {
+            let (mut near, _) = network.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(address).await.unwrap();
+            let _cut = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        let will = json!({"will": {"topic": "gone", "payload": "lost", "qos": 1}});
+        let polite = Runtime::new(&broker.url(), version.clone(), will.clone());
+        drop(polite.source(json!({"topics": ["in"], "client_id": "polite"})).await);
+        polite.adapter.finish().await;
+        let lost = Runtime::new(&url, version, will);
+        let _source = lost.source(json!({"topics": ["in"]})).await;
+        cable.abort();
+        assert_eq!(listener.next().await.payload, "lost");
+        listener.publish("in", QoS::AtLeastOnce, "end").await;
+        assert_eq!(listener.next().await.payload, "end", "one will");
+    }
 }
 
 #[tokio::test]
