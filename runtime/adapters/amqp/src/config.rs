@@ -219,9 +219,9 @@ pub(crate) struct SinkConfig {
     /// The routing key; may hold `${…}`.
     pub(crate) routing_key: String,
     /// Whether a message that reaches no queue is a failure. Without it the broker confirms such a message and drops it.
-    /// `call` always does so.
+    /// Left out: `false`, and `true` for a dead letter. `call` always does so.
     #[serde(default)]
-    pub(crate) mandatory: bool,
+    pub(crate) mandatory: Option<bool>,
     /// With `mandatory`: how many messages may be unconfirmed at once. With one they keep their order; more are published
     /// side by side, each on an AMQP channel of its own, and may change places.
     #[serde(default = "default_mandatory_channels")]

@@ -66,7 +66,12 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
         let text = "with the default exchange the routing key names the queue, and this is empty";
         checker.mistake("empty_name", node.at(["routing_key"]), text, "write the queue, or an `exchange`");
     }
-    if !config.mandatory && config.mandatory_channels > 1 && usage != SinkUse::Call {
+    let mandatory = config.mandatory.unwrap_or(usage == SinkUse::DeadLetter);
+    if usage == SinkUse::DeadLetter && !mandatory {
+        let text = "the broker confirms a dead letter that reaches no queue and drops it, and its message is given up for it";
+        checker.mistake("unconfirmed_dead_letter", node.at(["mandatory"]), text, "remove `mandatory`");
+    }
+    if !mandatory && config.mandatory_channels > 1 && usage != SinkUse::Call {
         let text = "this counts with `mandatory: true` only";
         checker.mistake(
             "contradiction",
@@ -106,7 +111,7 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
         connection_spec,
         exchange: exchange?,
         routing_key,
-        mandatory: config.mandatory,
+        mandatory,
         mandatory_channels: config.mandatory_channels,
         max_unconfirmed: config.max_unconfirmed,
         persistent: config.persistent,

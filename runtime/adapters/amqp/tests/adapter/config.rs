@@ -106,6 +106,7 @@ fn mistakes_of_a_sink() {
         (with(json!({"exchange": "${headers.x}"})), SinkUse::Send, "an exchange is fixed"),
         (with(json!({"exchange": "", "routing_key": ""})), SinkUse::Send, "names the queue"),
         (with(json!({"mandatory_channels": 4})), SinkUse::Send, "`mandatory: true`"),
+        (with(json!({"mandatory": false})), SinkUse::DeadLetter, "reaches no queue"),
         (with(json!({"headers": {"a b": "x"}})), SinkUse::Send, "no name of a header"),
         (with(json!({"forward_headers": ["a*b"]})), SinkUse::Send, "not at its end"),
         (with(json!({"answer_headers": ["A"]})), SinkUse::Call, "lower case"),

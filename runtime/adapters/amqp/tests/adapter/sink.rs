@@ -48,6 +48,15 @@ async fn a_message_that_no_queue_takes_is_never_taken_for_confirmed() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_no_queue_takes_is_not_written() {
+    let bench = Bench::new(url());
+    let config = json!({"connection": "rabbit", "routing_key": unique("dead")});
+    let letters = bench.open(&config, SinkUse::DeadLetter).await;
+    let failure = letters.send(&message("letter")).await.unwrap_err();
+    assert!(failure.text().contains("returned: no queue"), "{failure}");
+}
+
+#[tokio::test]
 async fn properties_are_as_they_are_written() {
     let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
     let queue = unique("properties");

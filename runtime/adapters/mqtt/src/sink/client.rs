@@ -62,8 +62,18 @@ pub(crate) struct Order {
     pub(crate) publish: Publish,
     /// Told when the broker has it. When no one listens any more, it is not written.
     pub(crate) done: oneshot::Sender<Result<(), Failure>>,
+    /// It would be lost if no one has subscribed to its topic.
+    pub(crate) needs_receiver: bool,
     /// For a call: told when there is an answer with this correlation data.
     pub(crate) answer: Option<(Bytes, oneshot::Sender<Result<Publish, Failure>>)>,
+}
+
+/// A message that the broker has not confirmed.
+struct UnderWay {
+    done: oneshot::Sender<Result<(), Failure>>,
+    needs_receiver: bool,
+    /// The broker has said so (version 5).
+    has_no_receiver: bool,
 }
 
 struct Task {
@@ -72,7 +82,7 @@ struct Task {
     orders: mpsc::UnboundedReceiver<Order>,
     queue: VecDeque<Order>,
     /// By packet identifier.
-    under_way: HashMap<u16, oneshot::Sender<Result<(), Failure>>>,
+    under_way: HashMap<u16, UnderWay>,
     /// QoS 0: written, and not yet with the system.
     unflushed: Vec<oneshot::Sender<Result<(), Failure>>>,
     answers: HashMap<Bytes, oneshot::Sender<Result<Publish, Failure>>>,
@@ -219,7 +229,7 @@ impl Task {
             return Ok(());
         };
         let text = format!("{}; whether the broker has the message is not known", error.text);
-        for done in self.under_way.drain().map(|(_, done)| done).chain(self.unflushed.drain(..)) {
+        for done in self.under_way.drain().map(|(_, it)| it.done).chain(self.unflushed.drain(..)) {
             let _gave_up = done.send(Err(unavailable(&text)));
         }
         for (_, answer) in self.answers.drain() {
@@ -280,7 +290,7 @@ impl Task {
             link.send(Packet::Subscribe(Subscribe { pkid, filters: vec![filter], properties: None }))?;
             self.is_subscribed = true;
         }
-        let Order { mut publish, done, answer } = order;
+        let Order { mut publish, done, answer, needs_receiver } = order;
         if qos != QoS::AtMostOnce {
             publish.pkid = self.packet();
         }
@@ -295,7 +305,7 @@ impl Task {
         if qos == QoS::AtMostOnce {
             self.unflushed.push(done);
         } else {
-            self.under_way.insert(packet, done);
+            self.under_way.insert(packet, UnderWay { done, needs_receiver, has_no_receiver: false });
         }
         Ok(())
     }
@@ -323,7 +333,11 @@ impl Task {
         match packet {
             Packet::PubAck(it) => {
                 let result = match it.reason {
-                    PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+                    PubAckReason::Success => Ok(()),
+                    PubAckReason::NoMatchingSubscribers => {
+                        self.note_no_receiver(it.pkid);
+                        Ok(())
+                    }
                     PubAckReason::QuotaExceeded
                     | PubAckReason::UnspecifiedError
                     | PubAckReason::ImplementationSpecificError => Err(self.for_now(it.reason)),
@@ -334,6 +348,9 @@ impl Task {
             Packet::PubRec(it) => {
                 let result = match it.reason {
                     PubRecReason::Success | PubRecReason::NoMatchingSubscribers => {
+                        if it.reason == PubRecReason::NoMatchingSubscribers {
+                            self.note_no_receiver(it.pkid);
+                        }
                         return link.send(Packet::PubRel(PubRel::new(it.pkid, None)));
                     }
                     PubRecReason::QuotaExceeded
@@ -394,8 +411,21 @@ impl Task {
     }
 
     fn finish(&mut self, packet: u16, result: Result<(), Failure>) {
-        if let Some(done) = self.under_way.remove(&packet) {
+        if let Some(UnderWay { done, needs_receiver, has_no_receiver }) = self.under_way.remove(&packet) {
+            let result = match result {
+                Ok(()) if needs_receiver && has_no_receiver => Err(unavailable(&format!(
+                    "{} drops the message, for no one has subscribed to its topic; subscribe, or write `retain: true`",
+                    self.dial.connection.broker.shown
+                ))),
+                result => result,
+            };
             let _gave_up = done.send(result);
+        }
+    }
+
+    fn note_no_receiver(&mut self, packet: u16) {
+        if let Some(it) = self.under_way.get_mut(&packet) {
+            it.has_no_receiver = true;
         }
     }
 

@@ -91,7 +91,8 @@ impl Sink for MqttSink {
         let publish = self.checked.publish(&outgoing)?;
         // Up to here nothing was awaited, so the first poll takes the place.
         let (done, confirmed) = oneshot::channel();
-        self.client.order(Order { publish, done, answer: None });
+        let needs_receiver = self.checked.needs_receiver;
+        self.client.order(Order { publish, done, answer: None, needs_receiver });
         self.confirmed(confirmed, deadline).await
     }
 
@@ -105,7 +106,8 @@ impl Sink for MqttSink {
         properties.correlation_data = Some(correlation.clone());
         let (done, confirmed) = oneshot::channel();
         let (answer, mut answered) = oneshot::channel();
-        self.client.order(Order { publish, done, answer: Some((correlation, answer)) });
+        let answer = Some((correlation, answer));
+        self.client.order(Order { publish, done, answer, needs_receiver: false });
         // An answer can overtake the confirmation, and is as good as one.
         let confirmation = self.confirmed(confirmed, deadline);
         tokio::pin!(confirmation);

@@ -38,6 +38,8 @@ pub(crate) struct Checked {
     topic: Text,
     qos: u8,
     retain: bool,
+    /// Someone has to have subscribed.
+    pub(crate) needs_receiver: bool,
     message_expiry_s: Option<u32>,
     content_type: Option<Text>,
     response_topic: Option<Text>,
@@ -151,6 +153,8 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
         topic,
         qos: config.qos,
         retain: config.retain,
+        // What is retained is kept.
+        needs_receiver: usage == SinkUse::DeadLetter && !config.retain,
         message_expiry_s: config.message_expiry_s,
         content_type,
         response_topic,

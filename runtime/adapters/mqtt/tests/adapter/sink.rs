@@ -67,6 +67,22 @@ async fn a_retained_message_is_there_for_who_comes_later() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_no_one_gets_is_not_written() {
+    let broker = Mosquitto::start();
+    let runtime = Runtime::new(&broker.url(), json!(5), json!({}));
+    // With QoS 2 Mosquitto looks for subscribers only after it has answered.
+    let config = |retain: bool| json!({"topic": "dead", "qos": 1, "retain": retain});
+    let letters = runtime.sink(config(false), SinkUse::DeadLetter).await;
+    let failure = send(&letters, "letter", &[]).await.unwrap_err();
+    assert!(failure.text().contains("no one has subscribed") && failure.is_retryable(), "{failure}");
+    // Other messages are published to whom it may concern, and what is retained is kept.
+    send(&runtime.sink(config(false), SinkUse::Send).await, "news", &[]).await.unwrap();
+    send(&runtime.sink(config(true), SinkUse::DeadLetter).await, "kept", &[]).await.unwrap();
+    let _listener = Client::new(&broker, &["dead"]).await;
+    send(&letters, "letter", &[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn no_wildcard_and_no_topic_of_the_broker_comes_in_from_data() {
     let broker = Mosquitto::start();
     let mut listener = Client::new(&broker, &["#"]).await;
