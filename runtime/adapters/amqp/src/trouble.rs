@@ -102,6 +102,9 @@ fn mend(code: u16, said: &str) -> Option<&'static str> {
         404 if said.contains("no queue") => "declare it (`declare: {}`), or correct `queue`",
         404 if said.contains("no exchange") => "declare it at the broker, or correct the name",
         405 => "the queue is exclusive to another connection: use another queue, or close that connection",
+        406 if said.contains("acknowledgement") && said.contains("timed out") => {
+            "the flow held a message for longer than the broker's `consumer_timeout`: shorten its retries, or raise that"
+        }
         406 if said.contains("inequivalent arg") => {
             "write the properties that it has under `declare`, leave `declare` out, or delete the queue"
         }

@@ -40,6 +40,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long opening an AMQP channel may take.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the library may take to say what became of a publish, once its connection is gone.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
 /// Where replies to calls go (RabbitMQ's direct reply-to).
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
@@ -85,7 +88,7 @@ struct Confirmed {
     correlation_id: Option<String>,
     /// Nothing else was under way on its channel.
     alone: bool,
-    result: Result<Confirmation, lapin::Error>,
+    result: Result<Confirmation, Trouble>,
 }
 
 /// What the publisher wakes up for.
@@ -205,9 +208,22 @@ impl Publisher {
         let (routing_key, body) = (job.routing_key.clone(), std::mem::take(&mut job.body));
         line.unconfirmed += 1;
         let number = line.number;
+        let session = Arc::clone(&line.session);
         // Polled once below, which hands it to the library: that is its place in the order.
         let mut publish = Box::pin(async move {
-            channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+            let confirmed = async {
+                channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+            };
+            let lost = async {
+                session.ended().await;
+                tokio::time::sleep(ANSWER_WITHIN).await;
+            };
+            tokio::select! {
+                biased;
+                confirmed = confirmed => confirmed.map_err(|error| Trouble::from_error("publishing", &error)),
+                // No room in the window is lost with a connection, whatever the library makes of its end.
+                () = lost => Err(Trouble::new("publishing: the connection broke off")),
+            }
         });
         let first = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx))).await;
         let job = match &correlation_id {
@@ -269,10 +285,7 @@ impl Publisher {
             Ok(Confirmation::NotRequested) => {
                 Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm"))
             }
-            Err(error) => {
-                let trouble = Trouble::from_error("publishing", &error);
-                Err(self.lost(&trouble, alone))
-            }
+            Err(trouble) => Err(self.lost(&trouble, alone)),
         };
         match (job, correlation_id) {
             (Some(job), _) => job.end(result.map(|()| None)),

@@ -346,6 +346,10 @@ impl Source for AmqpSource {
                     if was_short {
                         return Err(SourceError::new(text));
                     }
+                    tracing::warn!(
+                        target: "gristmill::amqp", flow = &*self.settings.context.flow,
+                        "{text}; the queue is consumed anew, and what was unacknowledged comes again"
+                    );
                 }
             }
         }

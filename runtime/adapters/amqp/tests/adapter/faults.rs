@@ -102,6 +102,46 @@ async fn a_broker_that_is_away_is_said_and_waited_for() {
     eventually("a message can be sent again", async || sink.send(&message("y")).await.is_ok()).await;
 }
 
+#[tokio::test]
+async fn a_message_that_is_held_too_long_comes_again_and_its_late_acknowledgement_harms_nothing() {
+    let broker = spawn_blocking(RabbitMq::start).await.unwrap();
+    let broker = spawn_blocking(move || {
+        let set = "application:set_env(rabbit, consumer_timeout, 300), application:set_env(rabbit, channel_tick_interval, 100).";
+        broker.ctl(&["eval", set]);
+        broker
+    })
+    .await
+    .unwrap();
+    let (bench, queue) = (Bench::new(&broker.url()), unique("slow"));
+    let mut source =
+        bench.start(&json!({"connection": "rabbit", "queue": queue, "declare": {}})).await.unwrap();
+    let outside = Outside::new(&broker.url()).await;
+    outside.publish(&queue, b"slow", BasicProperties::default()).await;
+    let first = next(&mut *source).await;
+    let mut said = String::new();
+    // What is said depends on whether the consumer had lived for a second; that the message comes again does not.
+    let again = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match source.next().await {
+                Ok(delivery) => break delivery.unwrap(),
+                Err(error) => said = error.text,
+            }
+        }
+    })
+    .await
+    .unwrap();
+    assert!(again.redelivered && body(&again) == "slow");
+    assert!(said.is_empty() || said.contains("`consumer_timeout`"), "{said}");
+    first.acknowledgement.delivered();
+    again.acknowledgement.delivered();
+    source.close().await;
+    drop(source);
+    bench.adapter.finish().await;
+    eventually("nothing is left", async || outside.ready(&queue).await == 0).await;
+    let states = bench.adapter.connection_states();
+    assert!(states.iter().all(|state| state.connects <= 1), "the connection stays: {states:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_hangs_is_given_up_and_one_that_is_short_of_memory_is_waited_for() {
     let broker = spawn_blocking(RabbitMq::start).await.unwrap();

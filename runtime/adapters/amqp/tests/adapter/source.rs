@@ -78,6 +78,35 @@ async fn a_connection_in_the_place_of_another_counts_on() {
 }
 
 #[tokio::test]
+async fn the_next_host_is_tried_when_the_first_is_lost() {
+    let broker = url().trim_start_matches("amqp://").to_owned();
+    let (listener, host) = (tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(), broker.clone());
+    let first = listener.local_addr().unwrap();
+    let proxy = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(host).await.unwrap();
+        let _cut = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    });
+    let urls = json!([format!("amqp://{first}"), url()]);
+    let bench =
+        Bench::with(json!({"urls": urls, "reconnect": {"initial_delay_ms": 10, "max_delay_ms": 60_000}}));
+    let (queue, outside) = (unique("second-host"), Outside::new(url()).await);
+    let mut source =
+        bench.start(&json!({"connection": "rabbit", "queue": queue, "declare": {}})).await.unwrap();
+    outside.publish(&queue, b"one", BasicProperties::default()).await;
+    let held = next(&mut *source).await;
+    proxy.abort();
+    let again = next(&mut *source).await;
+    assert!(again.redelivered && body(&again) == "one");
+    held.acknowledgement.delivered();
+    again.acknowledgement.delivered();
+    outside.publish(&queue, b"two", BasicProperties::default()).await;
+    let two = next(&mut *source).await;
+    assert_eq!(body(&two), "two");
+    two.acknowledgement.delivered();
+}
+
+#[tokio::test]
 async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_says_so_when_it_comes() {
     let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
     let (queue, dead) = (unique("rejects"), unique("dead"));
