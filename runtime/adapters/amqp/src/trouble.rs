@@ -33,6 +33,15 @@ impl Trouble {
         Self { text: format!("{doing}: {said}{mend}"), code }
     }
 
+    /// The same of a connection that is made. There are no AMQP channels yet, though some codes are those of channels.
+    pub(crate) fn from_connecting(doing: &str, error: &Error) -> Self {
+        let Self { text, code } = Self::from_error(doing, error);
+        Self {
+            text: text.replace("the broker closed the AMQP channel", "the broker closed the connection"),
+            code,
+        }
+    }
+
     /// Whether waiting cannot help: someone has to change something first.
     pub(crate) fn needs_a_person(&self) -> bool {
         self.code.is_some_and(|code| matches!(code, 402 | 403 | 404 | 405 | 406 | 530))

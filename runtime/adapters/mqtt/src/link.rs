@@ -168,10 +168,9 @@ impl Dial {
         let broker = &self.connection.broker;
         let shown = &broker.shown;
         let io = dial(&broker.host, broker.port, tls).await.map_err(|error| {
-            let mend = if tls.is_some() {
-                "is this the port for TLS (8883), and `ca_file` right?"
-            } else {
-                "is the host in `url` right, and does the broker run?"
+            let mend = match tls {
+                None => "is the host in `url` right, and does the broker run?",
+                Some(_) => "is this the port for TLS (8883), and `ca_file` right?",
             };
             LinkError::lost(with_mend(format!("{shown} cannot be reached: {error}; {mend}")))
         })?;

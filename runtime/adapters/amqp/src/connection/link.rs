@@ -219,8 +219,11 @@ impl Shared {
             .await
             .map_err(too_slow)?
             .map_err(|error| {
-                let mend =
-                    if is_tls { "; is this the port for TLS (5671), and `ca_file` right?" } else { "" };
+                let mend = if is_tls {
+                    "; is this the port for TLS (5671), and `ca_file` right?"
+                } else {
+                    "; is the host in `urls` right, and does the broker run?"
+                };
                 Trouble::new(format!("{place}: {}{mend}", cause(&error)))
             })?;
         // The library asks for its stream by a function that it may call again; there is one stream.
@@ -249,7 +252,7 @@ impl Shared {
             Ok(connection) => Ok(Session { connection, stream: handle }),
             Err(error) => {
                 handle.cut();
-                Err(Trouble::from_error(&format!("{place}{account}"), &error))
+                Err(Trouble::from_connecting(&format!("{place}{account}"), &error))
             }
         }
     }

@@ -53,6 +53,7 @@ async fn wrong_credentials_and_a_missing_vhost_are_named() {
         let error = Bench::with(connection).start(&config).await.err().unwrap();
         assert!(error.text.contains(part), "{error}");
         assert!(!error.text.contains("wrong"), "{error}");
+        assert!(error.text.contains("closed the connection"), "{error}");
     }
 }
 

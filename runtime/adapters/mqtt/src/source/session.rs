@@ -133,6 +133,8 @@ pub(crate) struct Session {
     waiting: Option<Waiting>,
     id_prefix: Arc<str>,
     dropped: u64,
+    /// What the log has last.
+    said: String,
 }
 
 impl Session {
@@ -164,6 +166,7 @@ impl Session {
             waiting: Some(Waiting { answer: started, before: None, deadline: None }),
             id_prefix,
             dropped: 0,
+            said: String::new(),
         }
     }
 
@@ -412,6 +415,7 @@ impl Session {
     /// What was waited for has come.
     fn is_up(&mut self) {
         self.inbox.set_down(None);
+        self.said.clear();
         if let Some(Waiting { answer, .. }) = self.waiting.take() {
             // Whoever asked may have been cancelled.
             let _cancelled = answer.send(Ok(()));
@@ -421,10 +425,14 @@ impl Session {
     /// There is no connection, or no subscription.
     fn is_down(&mut self, error: LinkError) {
         let LinkError { text, is_refusal } = error;
-        tracing::warn!(
-            target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-            client = &*self.settings.dial.shown, "{text}"
-        );
+        // Once, and not with each attempt.
+        if self.said != text {
+            tracing::warn!(
+                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
+                client = &*self.settings.dial.shown, "{text}; it is tried again for ever"
+            );
+            self.said.clone_from(&text);
+        }
         match self.waiting.take() {
             Some(Waiting { answer, before: Some(before), .. }) => {
                 self.settings = *before;
