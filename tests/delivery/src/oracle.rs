@@ -230,7 +230,12 @@ pub fn judge(history: &History, terms: &Terms) -> Verdict {
     for (sink, received) in history.sinks.iter().enumerate() {
         verdict.corrupted.extend(received.corrupted.iter().cloned());
         let order = terms.order.get(sink).copied().unwrap_or(Order::Free);
-        judge_sink(history.messages.len() as u64, &received.arrivals, order, terms, &mut verdict);
+        let is_dead = |number| {
+            let letters = history.dead.iter().filter(|dead| dead.sink.is_none_or(|of| of == sink));
+            letters.into_iter().any(|dead| dead.number == number)
+        };
+        let sent = history.messages.len() as u64;
+        judge_sink(sent, &received.arrivals, is_dead, order, terms, &mut verdict);
     }
     if let Some(each) = terms.repeats_each {
         let disturbances = terms.disturbances.iter().filter(|it| it.repeats).count();
@@ -239,7 +244,14 @@ pub fn judge(history: &History, terms: &Terms) -> Verdict {
     verdict
 }
 
-fn judge_sink(sent: u64, arrivals: &[Arrival], order: Order, terms: &Terms, verdict: &mut Verdict) {
+fn judge_sink(
+    sent: u64,
+    arrivals: &[Arrival],
+    is_dead: impl Fn(u64) -> bool,
+    order: Order,
+    terms: &Terms,
+    verdict: &mut Verdict,
+) {
     let mut firsts: BTreeMap<u64, Moment> = BTreeMap::new();
     let mut greatest = None;
     for &Arrival { at, number } in arrivals {
@@ -255,6 +267,10 @@ fn judge_sink(sent: u64, arrivals: &[Arrival], order: Order, terms: &Terms, verd
             continue;
         }
         firsts.insert(number, at);
+        if is_dead(number) {
+            // It was given up in its place; that it comes all the same is a repeat, for which no order holds.
+            continue;
+        }
         let promised = match order {
             Order::Free => false,
             Order::Until(end) => at < end,
@@ -379,6 +395,12 @@ mod tests {
         assert_eq!(reordered(Order::Until(ms(71))).len(), 1);
         assert!(reordered(Order::Until(ms(70))).is_empty(), "what came later is not promised");
         assert!(reordered(Order::Free).is_empty());
+        let mut dead = swapped.clone();
+        dead.dead.push(Dead { number: 1, sink: Some(0) });
+        assert!(
+            judge(&dead, &terms(Order::Always, &[])).reordered.is_empty(),
+            "it was given up in its place"
+        );
     }
 
     #[test]

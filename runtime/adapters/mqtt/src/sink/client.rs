@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     backoff::Backoff,
+    config::Version,
     connection::MqttConnection,
     link::{Dial, Link, LinkError, Turn, Welcome},
     monitor::Monitors,
@@ -32,6 +33,10 @@ use crate::{
 
 /// How many messages are under way at most; the broker may want fewer.
 const WINDOW: usize = 1_000;
+
+/// How many messages with QoS 2 are under way at most where the broker cannot say how many it takes: what Mosquitto takes by
+/// default. It throws out whoever sends more.
+const WINDOW_OF_3_1_1: usize = 20;
 
 /// The clients of all connections, by name.
 #[derive(Debug)]
@@ -71,6 +76,7 @@ pub(crate) struct Order {
 /// A message that the broker has not confirmed.
 struct UnderWay {
     done: oneshot::Sender<Result<(), Failure>>,
+    qos: QoS,
     needs_receiver: bool,
     /// The broker has said so (version 5).
     has_no_receiver: bool,
@@ -83,6 +89,8 @@ struct Task {
     queue: VecDeque<Order>,
     /// By packet identifier.
     under_way: HashMap<u16, UnderWay>,
+    /// How many of them have QoS 2.
+    exactly_once: usize,
     /// QoS 0: written, and not yet with the system.
     unflushed: Vec<oneshot::Sender<Result<(), Failure>>>,
     answers: HashMap<Bytes, oneshot::Sender<Result<Publish, Failure>>>,
@@ -139,6 +147,7 @@ impl Clients {
             orders: taken,
             queue: VecDeque::new(),
             under_way: HashMap::new(),
+            exactly_once: 0,
             unflushed: Vec::new(),
             answers: HashMap::new(),
             sweep_at: WINDOW,
@@ -222,7 +231,7 @@ impl Task {
 
     /// Publishes over a connection until it is lost (an error), or no one wants it any more.
     async fn serve(&mut self, mut link: Link, welcome: Welcome) -> Result<(), LinkError> {
-        self.is_subscribed = false;
+        (self.is_subscribed, self.exactly_once) = (false, 0);
         let served = self.serve_until_done(&mut link, &welcome).await;
         let Err(error) = served else {
             link.disconnect(None).await;
@@ -240,8 +249,12 @@ impl Task {
 
     async fn serve_until_done(&mut self, link: &mut Link, welcome: &Welcome) -> Result<(), LinkError> {
         let window = WINDOW.min(welcome.receive_maximum.into());
+        let of_qos_2 = match self.dial.connection.version {
+            Version::V5 => window,
+            Version::V311 => WINDOW_OF_3_1_1,
+        };
         loop {
-            while self.under_way.len() < window
+            while self.has_room(window, of_qos_2)
                 && let Some(order) = self.queue.pop_front()
             {
                 self.write(order, link, welcome)?;
@@ -261,6 +274,12 @@ impl Task {
                 },
             }
         }
+    }
+
+    /// Whether the next message may be written.
+    fn has_room(&self, window: usize, of_qos_2: usize) -> bool {
+        let is_next = self.queue.front().is_some_and(|order| order.publish.qos == QoS::ExactlyOnce);
+        self.under_way.len() < window && (!is_next || self.exactly_once < of_qos_2)
     }
 
     /// Writes a message, unless no one waits for it or this broker does not take it.
@@ -305,7 +324,8 @@ impl Task {
         if qos == QoS::AtMostOnce {
             self.unflushed.push(done);
         } else {
-            self.under_way.insert(packet, UnderWay { done, needs_receiver, has_no_receiver: false });
+            self.exactly_once += usize::from(qos == QoS::ExactlyOnce);
+            self.under_way.insert(packet, UnderWay { done, qos, needs_receiver, has_no_receiver: false });
         }
         Ok(())
     }
@@ -411,7 +431,9 @@ impl Task {
     }
 
     fn finish(&mut self, packet: u16, result: Result<(), Failure>) {
-        if let Some(UnderWay { done, needs_receiver, has_no_receiver }) = self.under_way.remove(&packet) {
+        if let Some(UnderWay { done, qos, needs_receiver, has_no_receiver }) = self.under_way.remove(&packet)
+        {
+            self.exactly_once -= usize::from(qos == QoS::ExactlyOnce);
             let result = match result {
                 Ok(()) if needs_receiver && has_no_receiver => Err(unavailable(&format!(
                     "{} drops the message, for no one has subscribed to its topic; subscribe, or write `retain: true`",

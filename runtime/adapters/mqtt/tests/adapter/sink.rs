@@ -1,6 +1,6 @@
 //! What a sink publishes, what it refuses, and what comes of a broker that goes away; `call`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use gristmill_brokers::mosquitto::Mosquitto;
 use gristmill_core::{
@@ -217,4 +217,27 @@ async fn a_call_without_an_answer_ends_in_time() {
     let failure = call(&sink, "anyone?").await.unwrap_err();
     assert_eq!(failure.class(), ErrorClass::Timeout, "{failure}");
     assert!(failure.text().contains("no answer within 200 ms"), "{failure}");
+}
+
+/// With 3.1.1, Mosquitto throws out a client that has more than 20 messages of QoS 2 under way.
+#[tokio::test]
+async fn many_messages_of_qos_2_go_out_over_one_connection() {
+    for version in [json!(5), json!("3.1.1")] {
+        let broker = Mosquitto::start();
+        let mut listener = Client::new(&broker, &["out"]).await;
+        let runtime = Runtime::new(&broker.url(), version, json!({}));
+        let sink = runtime.sink(json!({"topic": "out", "qos": 2}), SinkUse::Send).await;
+        let sends = (0..300).map(|number| {
+            let sink = Arc::clone(&sink);
+            tokio::spawn(async move { send(&sink, &number.to_string(), &["out"]).await })
+        });
+        for sent in sends.collect::<Vec<_>>() {
+            sent.await.unwrap().unwrap();
+        }
+        let mut seen = HashSet::new();
+        while seen.len() < 300 {
+            seen.insert(listener.next().await.payload);
+        }
+        assert_eq!(broker.log().matches(" as mill-sinks-").count(), 1, "it connected once");
+    }
 }
