@@ -332,12 +332,13 @@ impl<'a> Stage<'a> {
         self.save("flows/bench.yaml", self.spec.flow(&self.addresses, self.edition.load(Ordering::Relaxed)))
     }
 
-    /// Saves a file as careful editors do: whole, by renaming.
+    /// Saves a file as careful editors do: whole, by renaming. Two lanes may save one at the same time.
     fn save(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let path = self.folder.join(name);
-        let temporary = path.with_extension("saving~");
-        fs::write(&temporary, content)?;
-        Ok(fs::rename(temporary, path)?)
+        let temporary = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(&self.folder))?;
+        fs::write(temporary.path(), content)?;
+        temporary.persist(path)?;
+        Ok(())
     }
 }
 
