@@ -117,6 +117,20 @@ fn naming(node: &Node, config: &SinkConfig, usage: SinkUse, checker: &mut Checke
     }
     // An early hint; the rendered name is checked for each message. What is wrong with an expression, the engine says.
     let pieces = split_expressions(name).unwrap_or_default();
+    let stand_in: String = pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Literal(text) => text,
+            Piece::Expression(_) => "x",
+        })
+        .collect();
+    // What stands there in so many words, no message can mend.
+    if let Err(problem) =
+        SafeName::parse(&stand_in, true, Some(written.clone().unwrap_or_else(|| name.as_str().into())))
+    {
+        checker.mistake("invalid_value", at, problem, "write the name of a file inside `directory`");
+        return None;
+    }
     let slash = pieces.iter().any(|piece| matches!(piece, Piece::Literal(text) if text.contains('/')));
     if !config.subdirectories && slash {
         checker.mistake(

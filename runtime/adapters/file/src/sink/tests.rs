@@ -669,6 +669,9 @@ fn mistakes_are_found_without_touching_the_disk() {
         (json!({"name": "../a"}), "could lead out of the folder"),
         (json!({"name": "a/b"}), "subdirectories: true"),
         (json!({"name": "${headers.x}/b"}), "subdirectories: true"),
+        (json!({"name": "../${headers.x}"}), "could lead out of the folder"),
+        (json!({"name": "${headers.x}/../b", "subdirectories": true}), "could lead out of the folder"),
+        (json!({"name": "/${headers.x}", "subdirectories": true}), "begins or ends with `/`"),
         (json!({"name": "a", "mode": {"append": {"rotate": {}}}}), "`max_bytes:` or `max_age_ms:`"),
         (json!({"name": "a", "mode": {"one_file": {"if_exist": "fail"}}}), "did you mean `if_exists`"),
         (

@@ -198,6 +198,9 @@ impl UrlTemplate {
             "https" => true,
             _ => return Err("its scheme is neither `http` nor `https`"),
         };
+        if !has_good_port(authority) {
+            return Err("its port is no number up to 65535");
+        }
         let is_allowed = match &self.origin {
             Origin::Fixed { is_https: expected, authority: written } => {
                 is_https == *expected && authority.as_str() == written
@@ -340,6 +343,9 @@ fn fixed_origin(pieces: &[Piece<'_>]) -> Result<Origin, &'static str> {
     if authority.host().is_empty() {
         return Err("this URL has no host");
     }
+    if !has_good_port(authority) {
+        return Err("the port of this URL is no number up to 65535");
+    }
     if uri.path().split('/').any(is_dot_segment) {
         return Err("the path of this URL holds a `.` or `..` segment");
     }
@@ -347,6 +353,16 @@ fn fixed_origin(pieces: &[Piece<'_>]) -> Result<Origin, &'static str> {
         is_https: uri.scheme_str() == Some("https"),
         authority: authority.as_str().to_owned(),
     })
+}
+
+/// Whether the port is a number that a port can be, or is left out (RFC 3986, section 3.2.3). Who asks for the number gets none
+/// for any other, as if it were left out, and would take the scheme's.
+fn has_good_port(authority: &http::uri::Authority) -> bool {
+    let host_and_port = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, rest)| rest);
+    match host_and_port.strip_prefix(authority.host()) {
+        Some("" | ":") => true,
+        _ => authority.port_u16().is_some_and(|port| port > 0),
+    }
 }
 
 /// RFC 3986 section 2, with the percent sign for what is encoded.
@@ -376,7 +392,7 @@ impl HostPattern {
         };
         let authority: http::uri::Authority = rest.parse().ok()?;
         let name = authority.host();
-        if name.is_empty() || rest.contains(['@', '*']) {
+        if name.is_empty() || rest.contains(['@', '*']) || !has_good_port(&authority) {
             return None;
         }
         Some(Self::Host { name: name.to_ascii_lowercase(), with_subdomains, port: authority.port_u16() })
@@ -427,6 +443,22 @@ mod tests {
         let message = Message::new("m", Timestamp::from_millis(0), "");
         let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
         url.render(&Outgoing::new(&message, &texts)).map(|url| url.uri.to_string())
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_not_taken_for_one_that_is_left_out() {
+        for port in ["65616", "0", "99999999999", "8o"] {
+            for host in ["127.0.0.1", "[::1]", "a.test"] {
+                let wrong = check(json!({"url": format!("http://{host}:{port}/x")})).unwrap_err();
+                assert!(wrong.contains("port") || wrong.contains("not a URL"), "{wrong}");
+                let from_a_message =
+                    json!({"url": "${headers.to}", "hosts": ["127.0.0.1", "a.test"], "encode_url": false});
+                let url = format!("http://{host}:{port}/x");
+                assert!(render(from_a_message, &[&url]).is_err(), "{url}");
+            }
+        }
+        assert!(check(json!({"url": "http://127.0.0.1:65535/x"})).is_ok());
+        assert!(check(json!({"url": "${headers.to}", "hosts": ["a.test:70000"]})).is_err());
     }
 
     #[test]
