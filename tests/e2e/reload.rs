@@ -77,6 +77,9 @@ fn a_broken_save_changes_nothing_and_is_shown_everywhere() {
     assert_eq!(running.metric("gristmill_reloads_total", &["flow=\"greets\"", "result=\"refused\""]), 1.0);
     assert_eq!(running.post("/greets", "").text(), "one");
 
+    scratch.flow("greets", &answers("one"));
+    running.logged_after(mark, |line| line["flow"] == "greets" && says(line, "no longer refused"));
+    assert!(running.status("greets")["refused"].is_null());
     scratch.flow("greets", &answers("two"));
     assert_ne!(running.runs_after(mark, "greets"), version);
     assert!(running.status("greets")["refused"].is_null());

@@ -113,7 +113,8 @@ pub struct Applied {
     pub mistakes: Vec<Mistake>,
     /// What was in the way, if it was not a mistake in the file.
     pub problem: Option<String>,
-    /// Whether the flow was not refused for exactly this the time before: what has been said need not be said again.
+    /// Whether it is not as it was the time before: refused for exactly this, or unchanged. What has been said need not be said
+    /// again.
     pub is_news: bool,
 }
 
@@ -413,7 +414,9 @@ impl Runtime {
         if let Some(running) =
             running.as_ref().filter(|running| running.version.facts.version == flow.version)
         {
+            let mut was_refused = false;
             if let Some(slot) = self.slots().get_mut(&flow.id) {
+                was_refused = !slot.refused.is_empty() || slot.refused_because.is_some();
                 let before = std::mem::replace(&mut slot.file, flow.file.clone());
                 if before != flow.file {
                     let (file, before) = (flow.file.display(), before.display());
@@ -432,7 +435,7 @@ impl Runtime {
                 result: ReloadResult::Unchanged,
                 mistakes: Vec::new(),
                 problem: None,
-                is_news: true,
+                is_news: was_refused,
             });
         }
         let (id, file, limit) = (Arc::clone(&flow.id), flow.file.clone(), flow.limits.prepare());

@@ -33,7 +33,7 @@ pub(crate) struct ConfigFile {
     pub(crate) flows: PathBuf,
     /// The folder of plugins.
     pub(crate) plugins: PathBuf,
-    /// The folder for what has to survive a restart: progress of half-read files, compiled plugins. A change needs a restart.
+    /// The folder for what has to survive a restart: how far followed files have been read, topics that are subscribed, compiled plugins. A change needs a restart.
     pub(crate) state: PathBuf,
     /// The admin listener: health and metrics.
     pub(crate) admin: AdminConfig,

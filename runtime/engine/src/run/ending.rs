@@ -138,6 +138,17 @@ impl GivenUp<'_> {
     }
 }
 
+/// A delivery that no step has given up, and that is given back to its source.
+pub(super) fn say_released(version: &Version, message: &Message, failure: &Failure) {
+    if version.endings.admit().is_none() {
+        return;
+    }
+    tracing::warn!(
+        target: TARGET, flow = &*version.facts.id, version = &*version.facts.version,
+        message_id = message.id().as_str(), class = failure.class().name(), "released: {}", failure.text()
+    );
+}
+
 /// For a version that begins.
 pub(super) fn endings() -> LineRate {
     LineRate::new(LINES_PER_SECOND)

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     delivery::{self, Journey},
+    ending::say_released,
     lane::{Lane, Ticket},
     version::Version,
 };
@@ -278,6 +279,7 @@ impl Held {
             ticket.block();
         }
         let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
+        say_released(version, &self.message, &failure);
         self.settle(version, released(Some(Arc::new(failure))));
     }
 }

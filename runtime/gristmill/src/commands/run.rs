@@ -340,10 +340,13 @@ impl Server<'_> {
         // Before it is said that flows run: whoever reads that may ask `/health/ready` at once.
         self.admin.loaded.cancel();
         match applied {
-            Ok(applied) => applied.iter().for_each(|one| match say {
-                Say::RepeatsInShort if !one.is_news => tell_repeat(one),
-                Say::News if !one.is_news => {}
-                Say::Everything | Say::RepeatsInShort | Say::News => tell(one),
+            Ok(applied) => applied.iter().for_each(|one| {
+                let is_repeat = !one.is_news && matches!(one.result, ReloadResult::Refused);
+                match say {
+                    Say::RepeatsInShort if is_repeat => tell_repeat(one),
+                    Say::News if is_repeat => {}
+                    Say::Everything | Say::RepeatsInShort | Say::News => tell(one),
+                }
             }),
             Err(fault) => tracing::error!("the reload was given up by a fault of the runtime: {fault}"),
         }
@@ -396,6 +399,9 @@ fn tell(one: &Applied) {
     let file = one.file.display();
     match one.result {
         ReloadResult::Applied => tracing::info!(flow, version, "{file}: running"),
+        ReloadResult::Unchanged if one.is_news => {
+            tracing::info!(flow, version, "{file}: is again what runs, and no longer refused");
+        }
         ReloadResult::Unchanged => tracing::debug!(flow, version, "{file}: unchanged"),
         ReloadResult::Removed => tracing::info!(flow, "{file}: removed; it finishes what it has accepted"),
         ReloadResult::Refused => {
