@@ -75,8 +75,9 @@ pub(crate) fn plugin(arguments: &NewPluginArguments) -> Result<ExitCode, Problem
         "  cargo build --release --target wasm32-wasip2      builds it (`rustup target add wasm32-wasip2` once)"
     );
     say!(
-        "  then copy target/wasm32-wasip2/release/{}.wasm to the folder of plugins; README.md says more",
-        arguments.name.replace('-', "_")
+        "  then copy target/wasm32-wasip2/release/{}.wasm to the folder of plugins, as {}.wasm; README.md says more",
+        arguments.name.replace('-', "_"),
+        arguments.name
     );
     Ok(ExitCode::SUCCESS)
 }
