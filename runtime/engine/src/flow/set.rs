@@ -185,7 +185,7 @@ fn unique(files: &mut [CheckedFile], owners: &HashMap<Arc<str>, PathBuf>) {
         .filter(|(_, path)| is_broken(path))
         .map(|(id, path)| (Arc::clone(id), path.clone()))
         .collect();
-    let mut taken = Taken::default();
+    let (mut taken, mut wanted) = (Taken::default(), Taken::default());
     for index in order {
         let Some(file) = files.get_mut(index) else { continue };
         let mut mistakes = Mistakes::new();
@@ -205,6 +205,15 @@ fn unique(files: &mut [CheckedFile], owners: &HashMap<Arc<str>, PathBuf>) {
             }
             Ok(_) => file.result = Err(mistakes.into_sorted()),
             Err(already) => {
+                if let Some((source, span)) = &file.unique.source {
+                    wanted.check(&**source, span, &mut mistakes);
+                    let id = file
+                        .unique
+                        .id
+                        .as_ref()
+                        .map_or_else(|| "without an id".into(), |(id, _)| Arc::clone(id));
+                    wanted.by(id, file.path.clone(), Arc::clone(source));
+                }
                 already.drain(..).for_each(|mistake| mistakes.push(mistake));
                 *already = mistakes.into_sorted();
             }
@@ -212,7 +221,8 @@ fn unique(files: &mut [CheckedFile], owners: &HashMap<Arc<str>, PathBuf>) {
     }
 }
 
-/// What the sources of good flows have for themselves.
+/// What the sources of good flows have for themselves; or what those of flows with mistakes would have, of which only others
+/// like them are told.
 #[derive(Default)]
 struct Taken {
     claims: HashMap<Claim, usize>,

@@ -229,6 +229,9 @@ async fn all_files_of_a_set_are_checked_and_what_they_share_is_found() {
         ("f.yaml", "flow: f\nsource: { scripted: { name: on* } }\nsteps: []\n"),
         // One with other mistakes takes nothing from the others, and hears all that is wrong with it.
         ("0.yaml", "flow: a\nsource: { scripted: { name: one } }\nsteps: []\nstep: []\n"),
+        // Two with other mistakes hear of each other, so that mending those does not bring up the next.
+        ("x.yaml", "flow: x\nsource: { scripted: { name: two } }\nsteps: []\nstep: []\n"),
+        ("y.yaml", "flow: y\nsource: { scripted: { name: two } }\nsteps: []\nstep: []\n"),
     ];
     let mut files = crate::harness::flow_files(&files);
     let unreadable = Mistake::new("unreadable_file", &Span::nowhere("e.yaml"), "permission denied");
@@ -251,6 +254,8 @@ async fn all_files_of_a_set_are_checked_and_what_they_share_is_found() {
             "missing_key d.yaml:1:1; missing_key d.yaml:1:1; ",
             "unreadable_file e.yaml:1:1; ",
             "conflicting_source f.yaml:2:9; ",
+            "unknown_key x.yaml:4:1; ",
+            "duplicate_claim y.yaml:2:9; unknown_key y.yaml:4:1; ",
         ]
     );
 }
