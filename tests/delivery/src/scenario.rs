@@ -179,14 +179,10 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
 /// What is promised, given what was broken.
 fn terms(spec: &Spec, strict: bool, timeline: &[Disturbance]) -> Terms {
     let first = timeline.iter().map(|fault| fault.from).min().unwrap_or(Duration::MAX);
-    // An AMQP source that goes over to another connection has messages on both for a while. If the old one breaks then, what was
-    // on it comes again behind what came over the new one.
-    let moved = timeline.iter().filter(|it| it.kind == Fault::NewConnections.name()).map(|it| it.from).min();
     let order = |sink: &Kind| match (spec.source.is_ordered(), strict, sink) {
         (false, ..) => Order::Free,
         // Files of their own say too little about which of them was written first.
         (true, _, Kind::File) if spec.variant().written == endpoint::file::Written::Files => Order::Free,
-        (true, true, _) if spec.source == Kind::Amqp => moved.map_or(Order::Always, Order::Until),
         (true, true, _) => Order::Always,
         // Requests go side by side over several connections: what holds is the order in which they are begun.
         (true, false, Kind::Http) => Order::Free,

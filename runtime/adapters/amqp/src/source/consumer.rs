@@ -172,6 +172,17 @@ impl Consumer {
         rest
     }
 
+    /// Whether this is the channel that it consumes on.
+    pub(crate) fn is_on(&self, lease: &Arc<Lease>) -> bool {
+        Arc::ptr_eq(&self.lease, lease)
+    }
+
+    /// Ends with its channel: what the broker had sent ahead goes back to where it was in the queue.
+    pub(crate) async fn give_back(self) {
+        // When it fails the channel is gone, and the broker has everything again.
+        let _gone = timeout(CANCEL_WITHIN, self.lease.channel.close(200, "goodbye".into())).await;
+    }
+
     /// Undoes bindings that are not wanted any more. What fails is logged: messages that come by them are taken all the same.
     pub(crate) async fn unbind(&self, settings: &Settings, old: &[Binding]) {
         // A failure ends a channel, so it is not done on the one that is consumed on.

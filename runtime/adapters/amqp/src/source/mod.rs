@@ -35,7 +35,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    consumer::{Consumer, Next, Opened, Received},
+    consumer::{Consumer, Lease, Next, Opened, Received},
     settings::Settings,
 };
 use crate::{header_map::headers_of, trouble::Trouble};
@@ -169,12 +169,26 @@ impl AmqpSource {
         }
     }
 
-    fn open(&self) -> State {
+    /// Consumes anew, once what the consumer `before` was sent ahead is back in the queue.
+    fn open(&self, before: Option<Consumer>) -> State {
         let settings = Arc::clone(&self.settings);
         State::Opening(Box::pin(async move {
+            if let Some(consumer) = before {
+                consumer.give_back().await;
+            }
             let deadline = Instant::now() + OPEN_WITHIN;
             Opened::new(&settings, deadline).await?.consume(&settings, deadline).await
         }))
+    }
+
+    /// A message that waited on this channel is back in the queue. A consumer that has taken the place of that channel has
+    /// been sent what comes behind the message: it begins anew, so that the broker puts both in order.
+    fn begin_anew_behind(&mut self, gone: &Arc<Lease>) {
+        if matches!(&self.state, State::Consuming(consumer) if !consumer.is_on(gone))
+            && let State::Consuming(consumer) = std::mem::replace(&mut self.state, State::Idle)
+        {
+            self.state = self.open(Some(*consumer));
+        }
     }
 
     /// The first message that waits, as a delivery. One whose channel is gone is no message any more: the broker offers it
@@ -185,6 +199,7 @@ impl AmqpSource {
     fn take_waiting(&mut self) -> Result<Option<Delivery>, SourceError> {
         while let Some(received) = self.waiting.pop_front() {
             if !received.lease.is_good() {
+                self.begin_anew_behind(&received.lease);
                 continue;
             }
             if is_of_stream(&received) {
@@ -320,7 +335,7 @@ impl Source for AmqpSource {
                 return Ok(None);
             }
             match &mut self.state {
-                State::Idle => self.state = self.open(),
+                State::Idle => self.state = self.open(None),
                 State::Opening(opening) => match opening.await {
                     Ok(consumer) => self.state = State::Consuming(Box::new(consumer)),
                     Err(trouble) => {

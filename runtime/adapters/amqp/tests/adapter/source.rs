@@ -1,5 +1,7 @@
 //! Queues: declared, missing, deleted, of other properties.
 
+use std::collections::VecDeque;
+
 use gristmill_brokers::rabbitmq::RabbitMq;
 use gristmill_core::{
     Settlement,
@@ -12,7 +14,7 @@ use lapin::{
 };
 use serde_json::json;
 
-use crate::support::{Bench, Outside, body, eventually, message, next, unique};
+use crate::support::{Bench, Outside, Relay, body, eventually, message, next, unique};
 
 fn url() -> &'static str {
     RabbitMq::shared().url()
@@ -205,6 +207,43 @@ async fn a_reload_that_fails_gives_the_source_back_and_one_that_changes_it_keeps
     source.close().await;
     assert!(source.next().await.unwrap().is_none());
     drop(source);
+    eventually("nothing is left", async || outside.ready(&queue).await == 0).await;
+}
+
+#[tokio::test]
+async fn when_the_old_connection_breaks_after_a_reload_what_waited_on_it_is_not_overtaken() {
+    const PREFETCH: u32 = 10;
+    let (mut bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("moved"));
+    bench.limits.in_flight = PREFETCH as usize;
+    let (relay, config) =
+        (Relay::to(url()).await, json!({"connection": "rabbit", "queue": queue, "declare": {}}));
+    bench.connect(&json!({"urls": [relay.url()]}));
+    let mut source = bench.start(&config).await.unwrap();
+    let count = 4 * PREFETCH;
+    for n in 0..count {
+        outside.publish(&queue, n.to_string().as_bytes(), BasicProperties::default()).await;
+    }
+    let mut held = VecDeque::from([next(&mut *source).await, next(&mut *source).await]);
+    bench.connect(&json!({"urls": [url()]}));
+    let mut source = bench.take_over(&config, source).await.ok().unwrap();
+    eventually("both have what they take", async || outside.ready(&queue).await == count - 2 * PREFETCH)
+        .await;
+    drop(relay);
+    eventually("the broker has the old ones again", async || outside.ready(&queue).await == count - PREFETCH)
+        .await;
+    let mut firsts = Vec::new();
+    while firsts.len() < count as usize {
+        let delivery = match held.pop_front() {
+            Some(held) => held,
+            None => next(&mut *source).await,
+        };
+        let body = body(&delivery);
+        if !firsts.contains(&body) {
+            firsts.push(body);
+        }
+        delivery.acknowledgement.delivered();
+    }
+    assert_eq!(firsts, (0..count).map(|n| n.to_string()).collect::<Vec<_>>());
     eventually("nothing is left", async || outside.ready(&queue).await == 0).await;
 }
 

@@ -29,7 +29,12 @@ use lapin::{
     types::FieldTable,
 };
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 
 /// An adapter with a connection `rabbit` to a broker.
 pub(crate) struct Bench {
@@ -42,6 +47,12 @@ pub(crate) struct Bench {
 pub(crate) struct Outside {
     _connection: lapin::Connection,
     pub(crate) channel: Channel,
+}
+
+/// Passes bytes on to a broker, until it is dropped: then every connection through it breaks.
+pub(crate) struct Relay {
+    url: String,
+    _connections: JoinSet<()>,
 }
 
 /// A sink with the texts that a message is sent with.
@@ -128,6 +139,27 @@ impl Bench {
         let context = SinkContext { flow: "test".into(), body_bytes: self.limits.body_bytes };
         let texts = checked.templates.into_iter().map(|template| template.text).collect();
         OpenSink { sink: checked.spec.open(context).await.unwrap(), texts }
+    }
+}
+
+impl Relay {
+    pub(crate) async fn to(url: &str) -> Self {
+        let broker = url.strip_prefix("amqp://").unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqp://{}", listener.local_addr().unwrap());
+        let mut connections = JoinSet::new();
+        connections.spawn(async move {
+            let mut passing = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut far = TcpStream::connect(&broker).await.unwrap();
+                passing.spawn(async move { copy_bidirectional(&mut near, &mut far).await.map(drop) });
+            }
+        });
+        Self { url, _connections: connections }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 }
 
