@@ -11,7 +11,7 @@ use std::{
 
 use crate::ledger::Ledger;
 
-/// More messages than this are not sent before others have come out.
+/// More messages than this are not sent before others have come out, unless it is to be fewer.
 const MOST_UNDER_WAY: usize = 1_500;
 
 /// How often a thread that waits looks again.
@@ -24,6 +24,7 @@ pub struct Feed {
     begun: Instant,
     /// Messages a second.
     rate: u64,
+    most_under_way: usize,
     ending: AtomicBool,
     given_up: AtomicBool,
 }
@@ -40,10 +41,11 @@ pub enum Turn {
 }
 
 impl Feed {
-    /// A feed of this many messages a second.
-    pub fn new(ledger: Arc<Ledger>, rate: u64) -> Self {
+    /// A feed of this many messages a second, of which at most so many are under way.
+    pub fn new(ledger: Arc<Ledger>, rate: u64, most_under_way: Option<usize>) -> Self {
         let no = || AtomicBool::new(false);
-        Self { ledger, begun: Instant::now(), rate, ending: no(), given_up: no() }
+        let most_under_way = most_under_way.unwrap_or(MOST_UNDER_WAY);
+        Self { ledger, begun: Instant::now(), rate, most_under_way, ending: no(), given_up: no() }
     }
 
     /// What is next.
@@ -53,7 +55,7 @@ impl Feed {
         }
         let due = self.begun.elapsed().as_millis() as u64 * self.rate / 1000;
         let (sent, _) = self.ledger.progress();
-        if sent as u64 >= due || self.ledger.under_way() >= MOST_UNDER_WAY {
+        if sent as u64 >= due || self.ledger.under_way() >= self.most_under_way {
             return Turn::Wait;
         }
         Turn::Send(self.ledger.begin())
@@ -79,6 +81,11 @@ impl Feed {
     pub fn give_up(&self) {
         self.end();
         self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there will be no new message.
+    pub fn is_over(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Whether feeders and collectors shall end at once.

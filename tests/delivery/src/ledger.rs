@@ -132,6 +132,13 @@ impl Ledger {
         (history.missing().len(), history.sinks.iter().map(|sink| sink.arrivals.len()).sum())
     }
 
+    /// Whether a message has come out anywhere, be it as a dead letter.
+    pub fn is_out(&self, number: u64) -> bool {
+        let history = lock(&self.history);
+        history.sinks.iter().any(|sink| sink.count(number) > 0)
+            || history.dead.iter().any(|dead| dead.number == number)
+    }
+
     /// A copy of the book.
     pub fn history(&self) -> History {
         lock(&self.history).clone()

@@ -1,4 +1,4 @@
-//! As much of MQTT 3.1.1 (OASIS, 2014) as the bench speaks: QoS 1 both ways. Written here, on purpose: what is to be proved
+//! As much of MQTT 3.1.1 (OASIS, 2014) as the bench speaks: QoS 1 both ways, QoS 2 to the broker. Written here, on purpose: what is to be proved
 //! uses a library, and a fault of that library must not be on both sides.
 
 use std::{
@@ -15,8 +15,12 @@ pub const TICK: Duration = Duration::from_millis(50);
 pub enum Packet {
     /// A message, with its packet id.
     Publish(u16, Vec<u8>),
-    /// A message of ours is the broker's now.
+    /// A message of ours with QoS 1 is the broker's now.
     PubAck(u16),
+    /// The broker has a message of ours with QoS 2, and passes it on when it is released.
+    PubRec(u16),
+    /// It has been passed on.
+    PubComp(u16),
     /// Whatever else.
     Other(u8),
 }
@@ -64,16 +68,24 @@ impl Client {
         }
     }
 
-    /// Publishes with QoS 1.
+    /// Publishes with this QoS, which is 1 or 2.
     ///
     /// # Errors
     /// The broker has gone.
-    pub fn publish(&mut self, id: u16, topic: &str, payload: &[u8], again: bool) -> io::Result<()> {
+    pub fn publish(&mut self, id: u16, topic: &str, payload: &[u8], qos: u8) -> io::Result<()> {
         let mut body = Vec::new();
         text(&mut body, topic);
         body.extend(id.to_be_bytes());
         body.extend(payload);
-        self.send(if again { 0x3a } else { 0x32 }, &body)
+        self.send(0x30 | qos << 1, &body)
+    }
+
+    /// Releases a message with QoS 2 that the broker has.
+    ///
+    /// # Errors
+    /// The broker has gone.
+    pub fn release(&mut self, id: u16) -> io::Result<()> {
+        self.send(0x62, &id.to_be_bytes())
     }
 
     /// Acknowledges a message.
@@ -103,6 +115,8 @@ impl Client {
                 Packet::Publish(id, body.get(4 + topic..).unwrap_or_default().to_vec())
             }
             0x40 => Packet::PubAck(number(0)?),
+            0x50 => Packet::PubRec(number(0)?),
+            0x70 => Packet::PubComp(number(0)?),
             _ => Packet::Other(kind),
         }))
     }

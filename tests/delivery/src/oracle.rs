@@ -1,7 +1,10 @@
 //! The oracle: out of what was sent, accepted and delivered, and when which fault struck, it says whether the promises of
 //! the runtime held. Pure: no clock, no thread, no file; histories of its own prove it in the tests below.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// A moment: how long after the scenario began.
 pub type Moment = Duration;
@@ -149,10 +152,12 @@ impl History {
         missing
     }
 
-    /// How many messages were sent and are not at the sink that has the fewest.
+    /// How many messages were sent and are not at the sink that has the fewest, nor in a dead letter. One that is in both makes
+    /// it too few.
     pub fn under_way(&self) -> usize {
         let fewest = self.sinks.iter().map(|sink| sink.distinct).min().unwrap_or(0);
-        self.messages.len().saturating_sub(fewest)
+        let dead: BTreeSet<u64> = self.dead.iter().map(|dead| dead.number).collect();
+        self.messages.len().saturating_sub(fewest + dead.len())
     }
 }
 
@@ -418,5 +423,7 @@ mod tests {
         assert_eq!(history.under_way(), 0);
         history.sinks[0].keep(1);
         assert_eq!((history.under_way(), history.missing()), (1, vec![(1, 0)]));
+        history.dead.push(Dead { number: 1, sink: None });
+        assert_eq!((history.under_way(), history.missing()), (0, vec![]));
     }
 }

@@ -46,6 +46,8 @@ pub struct Report {
     pub seed: u64,
     /// By pair.
     pub rows: Vec<Row>,
+    /// How many scenarios were of which variant.
+    pub variants: BTreeMap<&'static str, usize>,
     /// What did not hold.
     pub failures: Vec<String>,
     /// What could not be tried here.
@@ -94,6 +96,9 @@ impl Report {
         if !self.rows.iter().any(|row| row.pair == pair) {
             self.rows.push(Row { pair: pair.clone(), ..Row::default() });
         }
+        for word in outcome.spec.words() {
+            *self.variants.entry(word).or_default() += 1;
+        }
         self.rows.iter_mut().filter(|row| row.pair == pair).for_each(|row| row.add(outcome));
         for what in &outcome.not_tried {
             if !self.not_tried.contains(what) {
@@ -139,6 +144,10 @@ impl Report {
             // Writing to a text cannot fail.
             let _written = write!(text, " {kind} {count}");
         }
+        text.push_str("\nscenarios by variant:");
+        for (word, count) in &self.variants {
+            let _written = write!(text, " {word} {count}");
+        }
         text.push('\n');
         for what in &self.not_tried {
             let _written = writeln!(text, "not tried here: {what}");
@@ -150,10 +159,10 @@ impl Report {
 /// One line about a scenario that was played.
 pub fn line(outcome: &Outcome) -> String {
     let verdict = &outcome.verdict;
-    let order = if outcome.strict { "strict" } else { "      " };
+    let words = outcome.spec.words().join(" ");
     let end = if outcome.problems.is_empty() { "good".to_owned() } else { outcome.problems.join(", ") };
     format!(
-        "{:<16} seed {:<20} {order} {:>5.1} s  {:>6} accepted  {:>3} lost  {:>5} twice  {:>4} dead  {:>3} faults  {:>4} MiB  {end}",
+        "{:<16} seed {:<10} {words:<27} {:>5.1} s  {:>6} accepted  {:>3} lost  {:>5} twice  {:>4} dead  {:>3} faults  {:>4} MiB  {end}",
         outcome.spec.pair(),
         outcome.spec.seed,
         seconds(outcome.took),

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -18,7 +18,10 @@ use serde_json::Value;
 
 use crate::{
     brokers::Brokers,
-    endpoint::{self, Kind},
+    endpoint::{
+        self, Kind,
+        file::{self, Taken},
+    },
     feed::Feed,
     ledger::{Ledger, lock},
     oracle::{self, Dead, Disturbance, History, Order, Terms, Verdict},
@@ -58,8 +61,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Outcome {
     /// What was played.
     pub spec: Spec,
-    /// Whether its flow was `order: strict`.
-    pub strict: bool,
     /// What the oracle says.
     pub verdict: Verdict,
     /// How often each fault struck.
@@ -107,14 +108,14 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
     let stage = Stage::set_up(spec, binary, folder, brokers)?;
     let ledger = Arc::clone(&stage.ledger);
     let mut problems = Vec::new();
-    let feed = Arc::new(Feed::new(Arc::clone(&ledger), spec.rate));
+    let feed = Arc::new(Feed::new(Arc::clone(&ledger), spec.rate, most_under_way(spec)));
     let feeders = stage.feed(&feed);
     let lanes = schedule::lanes(spec, stage.means);
-    let watched = std::sync::Mutex::new(None);
+    let watched = Mutex::new(None);
     let over = AtomicBool::new(false);
-    let mut dead = DeadLetters::new(stage.dead());
+    let dead = Mutex::new(DeadLetters::new(stage.dead()));
     let rest = thread::scope(|scope| -> Result<Option<String>> {
-        let watcher = scope.spawn(|| watch(&stage, &over, &watched));
+        let watcher = scope.spawn(|| watch(&stage, &over, &dead, &watched));
         thread::sleep(QUIET_FIRST);
         let striking: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| strike(&stage, lane))).collect();
         let struck: Result<Vec<()>> = striking
@@ -123,7 +124,7 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
             .collect();
         let rest = struck.and_then(|_| {
             feed.end();
-            come_to_rest(&stage, &feed, &mut dead)
+            come_to_rest(&stage, &feed, &dead)
         });
         feed.give_up();
         over.store(true, Ordering::Relaxed);
@@ -137,13 +138,14 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
         problems.push(format!("{error:#}"));
     }
     let peaks = stage.runtime.peaks();
-    let (means, no_disk, strict) = (stage.means, stage.no_disk.clone(), stage.variant.strict);
+    let (means, no_disk) = (stage.means, stage.no_disk.clone());
     stage.finish()?;
+    let mut dead = dead.into_inner().unwrap_or_else(PoisonError::into_inner);
     dead.look(&ledger)?;
 
     let timeline = ledger.disturbances();
     let history = ledger.history();
-    let verdict = oracle::judge(&history, &terms(spec, strict, &timeline));
+    let verdict = oracle::judge(&history, &terms(spec, &timeline));
     problems.extend(verdict.problems());
     problems.extend(dead.unreadable.iter().map(|letter| format!("a dead letter that is none: {letter}")));
     if peaks.in_flight > IN_FLIGHT {
@@ -164,7 +166,6 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
     }
     Ok(Outcome {
         spec: spec.clone(),
-        strict,
         verdict,
         faults,
         timeline,
@@ -176,13 +177,23 @@ fn act(spec: &Spec, binary: &Path, folder: &Path, brokers: &Brokers) -> Result<O
     })
 }
 
+/// The most messages under way, where the source has a bound of its own.
+fn most_under_way(spec: &Spec) -> Option<usize> {
+    (spec.source == Kind::File).then(|| spec.variant().taken.most_under_way()).flatten()
+}
+
 /// What is promised, given what was broken.
-fn terms(spec: &Spec, strict: bool, timeline: &[Disturbance]) -> Terms {
-    let first = timeline.iter().map(|fault| fault.from).min().unwrap_or(Duration::MAX);
-    let order = |sink: &Kind| match (spec.source.is_ordered(), strict, sink) {
+fn terms(spec: &Spec, timeline: &[Disturbance]) -> Terms {
+    let variant = spec.variant();
+    let is_fault = |it: &&Disturbance| !file::ROTATIONS.contains(&it.kind.as_str());
+    let first = timeline.iter().filter(is_fault).map(|it| it.from).min().unwrap_or(Duration::MAX);
+    let is_ordered = match spec.source {
+        // Rotated twice between two looks, logs are met together, and read in turns.
+        Kind::File => variant.taken != Taken::FollowedWide,
+        kind => kind.is_ordered(),
+    };
+    let order = |sink: &Kind| match (is_ordered, variant.strict, sink) {
         (false, ..) => Order::Free,
-        // Files of their own say too little about which of them was written first.
-        (true, _, Kind::File) if spec.variant().written == endpoint::file::Written::Files => Order::Free,
         (true, true, _) => Order::Always,
         // Requests go side by side over several connections: what holds is the order in which they are begun.
         (true, false, Kind::Http) => Order::Free,
@@ -211,8 +222,12 @@ fn strike(stage: &Stage<'_>, lane: &Lane) -> Result<()> {
     Ok(())
 }
 
-fn watch(stage: &Stage<'_>, over: &AtomicBool, problem: &std::sync::Mutex<Option<String>>) {
+fn watch(stage: &Stage<'_>, over: &AtomicBool, dead: &Mutex<DeadLetters>, problem: &Mutex<Option<String>>) {
     while !over.load(Ordering::Relaxed) {
+        // Whoever feeds may have to know what has come out.
+        if let Err(error) = lock(dead).look(&stage.ledger) {
+            lock(problem).get_or_insert(format!("dead letters cannot be read: {error:#}"));
+        }
         if let Err(error) = stage.runtime.watch() {
             lock(problem).get_or_insert(format!("{error:#}"));
         }
@@ -227,12 +242,12 @@ fn watch(stage: &Stage<'_>, over: &AtomicBool, problem: &std::sync::Mutex<Option
 
 /// Waits until every message that was begun is accepted, every accepted one has arrived, and nothing is in flight. Says
 /// where it stands when it does not come to that.
-fn come_to_rest(stage: &Stage<'_>, feed: &Feed, dead: &mut DeadLetters) -> Result<Option<String>> {
+fn come_to_rest(stage: &Stage<'_>, feed: &Feed, dead: &Mutex<DeadLetters>) -> Result<Option<String>> {
     let begun = Instant::now();
     let mut moved = Instant::now();
     let mut before = None;
     loop {
-        dead.look(&stage.ledger)?;
+        lock(dead).look(&stage.ledger)?;
         let (sent, accepted) = stage.ledger.progress();
         let (missing, arrived) = stage.ledger.missing();
         if sent == accepted && missing == 0 && stage.runtime.in_flight() == Some(0) && stage.waiting()? == 0 {

@@ -5,7 +5,10 @@ use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use crate::{
     dice::Dice,
-    endpoint::{Kind, file::Written},
+    endpoint::{
+        Kind,
+        file::{Taken, Written},
+    },
 };
 
 /// The most unsettled deliveries of the flow under test.
@@ -35,12 +38,16 @@ pub struct Variant {
     pub strict: bool,
     /// Whether what fails for long becomes a dead letter, or is released.
     pub dead_letters: bool,
+    /// How a file source takes what is written.
+    pub taken: Taken,
     /// How a file sink writes.
     pub written: Written,
     /// Whether an AMQP sink publishes as mandatory.
     pub mandatory: bool,
     /// QoS of an MQTT sink.
     pub qos: u8,
+    /// QoS of an MQTT source, and of what is published to it.
+    pub source_qos: u8,
     /// Whether MQTT is spoken as 3.1.1.
     pub old_mqtt: bool,
 }
@@ -75,7 +82,39 @@ impl Spec {
             mandatory: dice.chance(30),
             qos: if dice.chance(70) { 1 } else { 2 },
             old_mqtt: dice.chance(25),
+            taken: match dice.below(6) {
+                0 | 1 => Taken::Lines,
+                2 => Taken::Whole,
+                3 => Taken::FollowedWide,
+                _ => Taken::Followed,
+            },
+            source_qos: if dice.chance(50) { 1 } else { 2 },
         }
+    }
+
+    /// What the seed decided, in words, as far as it concerns the ends of this scenario.
+    pub fn words(&self) -> Vec<&'static str> {
+        let variant = self.variant();
+        let taken = match variant.taken {
+            Taken::Lines => "lines-in",
+            Taken::Whole => "whole-in",
+            Taken::Followed => "follow",
+            Taken::FollowedWide => "follow-wide",
+        };
+        let written = match variant.written {
+            Written::Lines => "lines-out",
+            Written::Files => "files-out",
+        };
+        let sinks = |kind| self.sinks.contains(&kind);
+        let words = [
+            (variant.strict, "strict"),
+            (self.source == Kind::File, taken),
+            (self.source == Kind::Mqtt && variant.source_qos == 2, "qos2-in"),
+            (sinks(Kind::File), written),
+            (sinks(Kind::Mqtt) && variant.qos == 2, "qos2-out"),
+            (self.has(Kind::Mqtt) && variant.old_mqtt, "mqtt-3.1.1"),
+        ];
+        words.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word).collect()
     }
 
     /// Whether this kind is one of the ends.
@@ -133,11 +172,13 @@ impl Spec {
             Kind::Http => {
                 format!("http: {{ listen: \"{}\", path: /in, answer_timeout_ms: 20000 }}", addresses.listen)
             }
-            Kind::File => {
-                "file: { directory: in, pattern: \"*.lines\", settle_ms: 0, poll_ms: 100, read: { lines: {} } }".into()
-            }
+            Kind::File => format!("file: {{ {} }}", variant.taken.settings()),
             Kind::Amqp => format!("amqp: {{ connection: source, queue: {} }}", self.name("in")),
-            Kind::Mqtt => format!("mqtt: {{ connection: source, topics: [{}] }}", self.name("in")),
+            Kind::Mqtt => format!(
+                "mqtt: {{ connection: source, topics: [{}], qos: {} }}",
+                self.name("in"),
+                variant.source_qos
+            ),
         };
         let sends: Vec<String> =
             (0..).zip(&self.sinks).map(|(at, kind)| self.send(at, *kind, addresses)).collect();

@@ -153,10 +153,13 @@ impl<'a> Stage<'a> {
             }
             Kind::File => {
                 let dice = crate::dice::Dice::new(self.spec.seed).branch("files");
-                file::feed(feed, self.folder.join("in"), dice)
+                file::feed(feed, self.folder.join("in"), self.variant.taken, dice)
             }
             Kind::Amqp => amqp::feed(feed, self.brokers.rabbitmq().url(), self.spec.name("in"), window),
-            Kind::Mqtt => mqtt::feed(feed, self.brokers.mosquitto().address(), self.spec.name("in"), window),
+            Kind::Mqtt => {
+                let (address, topic) = (self.brokers.mosquitto().address(), self.spec.name("in"));
+                mqtt::feed(feed, address, topic, self.variant.source_qos, window)
+            }
         }
     }
 
@@ -360,7 +363,7 @@ impl Sink {
             }
             Kind::File => {
                 let folder = little.join(format!("out{at}"));
-                let reader = file::Reader::start(ledger, at, folder, variant.written);
+                let reader = file::Reader::start(ledger, at, &folder, variant.written)?;
                 Self { proxy: None, collector: Collector::File(reader) }
             }
             Kind::Amqp => {

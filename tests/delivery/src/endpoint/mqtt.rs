@@ -1,7 +1,7 @@
 //! MQTT: a feeder with a window of publishes, and a receiver with a session that the broker keeps.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc,
@@ -23,12 +23,17 @@ use crate::{
 /// How long is waited before connecting again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Starts a feeder with so many publishes unconfirmed at once. What the broker acknowledges is accepted; what it had not
-/// when the connection was lost is published again, in the same order.
-pub fn feed(feed: &Arc<Feed>, address: SocketAddr, topic: String, window: usize) -> Vec<Work> {
+/// The most messages with QoS 2 that Mosquitto takes from a client of 3.1.1 at once, unless it is told otherwise.
+const WINDOW_OF_QOS_2: usize = 20;
+
+/// Starts a feeder that publishes with this QoS, with so many messages unconfirmed at once. What the broker has acknowledged
+/// for good is accepted; what it had not when the connection was lost is published again, in the same order, with a new
+/// session: with QoS 2, too, a message can then come twice, and only then.
+pub fn feed(feed: &Arc<Feed>, address: SocketAddr, topic: String, qos: u8, window: usize) -> Vec<Work> {
     let feed = Arc::clone(feed);
+    let window = if qos == 2 { window.min(WINDOW_OF_QOS_2) } else { window };
     vec![thread::spawn(move || {
-        let mut feeder = Feeder { feed: &feed, topic, window, open: BTreeMap::new(), ended: false };
+        let mut feeder = Feeder { feed: &feed, topic, qos, window, open: BTreeSet::new(), ended: false };
         while !feeder.is_done() {
             let _lost = feeder.connected(address);
             thread::sleep(AGAIN_AFTER);
@@ -40,9 +45,10 @@ pub fn feed(feed: &Arc<Feed>, address: SocketAddr, topic: String, window: usize)
 struct Feeder<'a> {
     feed: &'a Feed,
     topic: String,
+    qos: u8,
     window: usize,
     /// What is not acknowledged, by number. The packet id is the number, modulo.
-    open: BTreeMap<u64, ()>,
+    open: BTreeSet<u64>,
     ended: bool,
 }
 
@@ -53,31 +59,37 @@ impl Feeder<'_> {
 
     fn connected(&mut self, address: SocketAddr) -> std::io::Result<()> {
         let mut client = Client::connect(address, &format!("feeder-{}", self.topic.replace('/', "-")), true)?;
-        for number in self.open.keys() {
+        for number in &self.open {
             let body = self.feed.attempt(*number);
-            client.publish(packet_id(*number), &self.topic, body.as_bytes(), false)?;
+            client.publish(packet_id(*number), &self.topic, body.as_bytes(), self.qos)?;
         }
         while !self.is_done() {
             while self.open.len() < self.window && !self.ended {
                 match self.feed.turn() {
                     Turn::Send(number) => {
-                        self.open.insert(number, ());
+                        self.open.insert(number);
                         let body = self.feed.attempt(number);
-                        client.publish(packet_id(number), &self.topic, body.as_bytes(), false)?;
+                        client.publish(packet_id(number), &self.topic, body.as_bytes(), self.qos)?;
                     }
                     Turn::Wait => break,
                     Turn::End => self.ended = true,
                 }
             }
-            if let Some(Packet::PubAck(id)) = client.receive()? {
-                let number = self.open.keys().find(|number| packet_id(**number) == id).copied();
-                if let Some(number) = number {
-                    self.open.remove(&number);
-                    self.feed.ledger().accepted(number);
-                }
+            match client.receive()? {
+                Some(Packet::PubRec(id)) => client.release(id)?,
+                Some(Packet::PubAck(id) | Packet::PubComp(id)) => self.confirmed(id),
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    fn confirmed(&mut self, id: u16) {
+        let number = self.open.iter().find(|number| packet_id(**number) == id).copied();
+        if let Some(number) = number {
+            self.open.remove(&number);
+            self.feed.ledger().accepted(number);
+        }
     }
 }
 
