@@ -111,6 +111,7 @@ impl Tail {
             let entries = shared.open().map_err(cannot)?.unwrap_or_else(|| shared.entries());
             let known = entries.into_iter().map(|entry| Incarnation::known(entry, &settings));
             self.files = known.map(|life| Followed::new(Arc::new(life))).collect();
+            queue_up(&mut self.files);
             self.note(shared, shared.pattern());
             self.has_begun = true;
         }
@@ -434,6 +435,16 @@ impl Known {
     fn find(&self, found: &Found) -> Option<usize> {
         let (device, inode) = (found.metadata.dev(), found.metadata.ino());
         self.by_id.get(&(device, inode)).or_else(|| self.of_no_device.get(&inode)).copied()
+    }
+}
+
+/// Files that were met under one name are read one after the other, as they were met.
+fn queue_up(files: &mut [Followed]) {
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for file in files {
+        let (name, inode) = (file.life.name.clone(), file.life.inode);
+        // One inode number of two devices would wait for itself.
+        file.predecessor = last.insert(name, inode).filter(|before| *before != inode);
     }
 }
 

@@ -194,6 +194,27 @@ async fn a_renamed_file_is_read_to_its_end_before_the_new_one_of_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renamed_file_is_read_to_its_end_before_the_new_one_of_its_name_after_a_restart_too() {
+    let bench = Bench::with_in_flight(10_000);
+    // More than one batch holds, of which the first is in the air when the process dies.
+    let count = 5_000;
+    let old: Vec<String> = (0..count).map(|n| format!("old {n}")).collect();
+    bench.add("app.log", &(old.join("\n") + "\n"));
+    let mut source = bench.start(json!({})).await;
+    let mut in_the_air = take(&mut source, 1).await;
+    bench.rename("app.log", "app.log.1");
+    bench.add("app.log", "new\n");
+    tokio::time::advance(WHILE).await;
+    in_the_air.extend(take(&mut source, 1_500).await);
+    assert_eq!(source.known().await, 2);
+    kill(source).await;
+    let mut source = bench.start(json!({})).await;
+    let taken = take(&mut source, count + 1).await;
+    let expected: Vec<String> = old.into_iter().chain(["new".to_owned()]).collect();
+    assert_eq!(bodies(&taken), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renamed_file_is_given_up_with_the_line_that_has_no_end() {
     let bench = Bench::new();
     bench.add("app.log", "1\nend");
