@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `harness` | a scratch folder, the running binary with its log and admin listener, an HTTP client, golden files |
 //! | `load` | reloads under load: no request fails, and each answer is explained by one version |
+//! | `follow` | a log that is rotated while it is followed, and kill -9 meanwhile |
 //! | `kill` | kill -9 and SIGTERM in the middle of a file: nothing lost, little or nothing twice |
 //! | `reload` | what a save, a broken save, a signal, a removed file and a new configuration do |
 //! | `admin` | health and metrics |
@@ -38,6 +39,7 @@ mod bad_plugins;
 mod bad_senders;
 mod brokers;
 mod commands;
+mod follow;
 mod harness;
 mod kill;
 mod load;
