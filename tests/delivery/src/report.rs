@@ -162,7 +162,7 @@ pub fn line(outcome: &Outcome) -> String {
     let words = outcome.spec.words().join(" ");
     let end = if outcome.problems.is_empty() { "good".to_owned() } else { outcome.problems.join(", ") };
     format!(
-        "{:<16} seed {:<10} {words:<27} {:>5.1} s  {:>6} accepted  {:>3} lost  {:>5} twice  {:>4} dead  {:>3} faults  {:>4} MiB  {end}",
+        "{:<16} seed {:<10} {words:<34} {:>5.1} s  {:>6} accepted  {:>3} lost  {:>5} twice  {:>4} dead  {:>3} faults  {:>4} MiB  {end}",
         outcome.spec.pair(),
         outcome.spec.seed,
         seconds(outcome.took),
