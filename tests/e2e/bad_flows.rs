@@ -18,18 +18,20 @@ fn assert_good(running: &Running) {
 #[test]
 fn broken_files_are_named_and_the_good_one_runs() {
     let scratch = Scratch::with_flow("good", GOOD);
-    let other = |text: &str| GOOD.replace("flow: good", "flow: other").replace("/good", "/other") + text;
+    let other = |name: &str, text: &str| {
+        GOOD.replace("flow: good", &format!("flow: {name}")).replace("/good", &format!("/{name}")) + text
+    };
     let cases: [(&str, Vec<u8>, &str); 10] = [
         // A folder, see below.
         ("folder", Vec::new(), "not a plain file"),
         ("yaml", b"flow: yaml\nsource: [\n".to_vec(), "flows/yaml.yaml:"),
         ("empty", Vec::new(), "flows/empty.yaml"),
-        ("unknown", other("nonsense: true\n").into(), "unknown key `nonsense`"),
-        ("misspelt", other("descripton: it\n").into(), "did you mean `description`"),
-        ("verb", other("").replace("reply:", "repply:").into(), "did you mean `reply`"),
+        ("unknown", other("unknown", "nonsense: true\n").into(), "unknown key `nonsense`"),
+        ("misspelt", other("misspelt", "descripton: it\n").into(), "did you mean `description`"),
+        ("verb", other("verb", "").replace("reply:", "repply:").into(), "did you mean `reply`"),
         ("no-utf8", b"flow: \xff\n".to_vec(), "not UTF-8"),
         ("large", vec![b'#'; 2 << 20], "larger than"),
-        ("plugin", other("  - transform: { plugin: nowhere }\n").into(), "`nowhere`"),
+        ("plugin", other("plugin", "  - transform: { plugin: nowhere }\n").into(), "`nowhere`"),
         // By name it comes after `good.yaml`, which therefore has the id.
         ("z-duplicate", GOOD.into(), "`good` is also that of flows/good.yaml"),
     ];

@@ -34,6 +34,9 @@ pub enum ErrorClass {
     SinkUnavailable,
     /// The sink says that this message can never be taken.
     SinkRejected,
+    /// The broker gave the message back, because there is nowhere to put it: a mandatory message that no queue takes
+    /// (AMQP 0-9-1, `basic.return`).
+    SinkReturned,
     /// The sink did not confirm in time: whether it has the message is not known.
     Timeout,
     /// A limit of the flow was reached: fan-out, body size, header count.
@@ -58,7 +61,7 @@ pub struct Failure {
 
 impl ErrorClass {
     /// Every class, in the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Expression,
         Self::BodyFormat,
         Self::NoBranch,
@@ -71,6 +74,7 @@ impl ErrorClass {
         Self::PluginQuarantined,
         Self::SinkUnavailable,
         Self::SinkRejected,
+        Self::SinkReturned,
         Self::Timeout,
         Self::Limit,
         Self::Drained,
@@ -92,6 +96,7 @@ impl ErrorClass {
             Self::PluginQuarantined => "plugin_quarantined",
             Self::SinkUnavailable => "sink_unavailable",
             Self::SinkRejected => "sink_rejected",
+            Self::SinkReturned => "sink_returned",
             Self::Timeout => "timeout",
             Self::Limit => "limit",
             Self::Drained => "drained",
@@ -120,6 +125,7 @@ impl ErrorClass {
             | Self::PluginMemory
             | Self::PluginMalformed
             | Self::SinkRejected
+            | Self::SinkReturned
             | Self::Limit => false,
         }
     }

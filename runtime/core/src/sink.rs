@@ -1,6 +1,6 @@
 //! Where messages go out.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +9,9 @@ use crate::{
     failure::{ErrorClass, Failure},
     message::{Headers, Message},
 };
+
+/// How long opening a sink may wait for its connection.
+pub const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A text of a sink's configuration that may hold expressions (`${…}`). The sink keeps the slot; the engine compiles the
 /// text when the flow is loaded and renders it for each message, so that adapters know nothing of expressions.
@@ -44,11 +47,12 @@ pub struct SinkContext {
 /// Checked configuration of a sink.
 #[async_trait]
 pub trait SinkSpec: Send + Sync + std::fmt::Debug {
-    /// Opens the sink, or a handle to one that is shared. Must not disturb the sink of the version that still runs, and
-    /// need not wait for a peer: a peer that is down is a failure of each message.
+    /// Opens the sink, or a handle to one that is shared. Must not disturb the sink of the version that still runs. A peer that is
+    /// away is no error here but a failure of each message. A sink with a connection tries it once, for
+    /// [`OPEN_WITHIN`] at the longest: a peer that refuses it for good is better heard of now than with the first message.
     ///
     /// # Errors
-    /// What is in the way.
+    /// What is in the way, and that only a person can mend: a wrong password, no permission.
     async fn open(&self, context: SinkContext) -> Result<Arc<dyn Sink>, Failure>;
 
     /// The files outside of the flow file that [`open`](Self::open) reads as configuration: certificates, keys. Their content

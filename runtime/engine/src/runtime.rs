@@ -35,7 +35,7 @@ use crate::{
 /// How many flows are made ready at once.
 const FLOWS_PREPARED_AT_ONCE: usize = 8;
 
-/// How often a flow that could not be started is tried again.
+/// How often a flow that could not be started, or brought to its new version, is tried again.
 pub const DOWN_RETRY: Duration = Duration::from_secs(5);
 
 /// How long what is left to do after the last settlement may take at a shutdown: progress that is brought to disk, answers
@@ -143,7 +143,7 @@ pub enum FlowState {
     Running,
     /// Its source has no more messages.
     Finished,
-    /// Its source cannot go on for now.
+    /// Its source cannot go on for now, or a connection that it names is not up.
     Degraded(String),
     /// A plugin is held back.
     Paused(String),
@@ -324,10 +324,11 @@ impl Runtime {
         })
     }
 
-    /// Whether a flow is down for a reason that may pass by itself, so that applying the same files again can help.
+    /// Whether a flow is down, or its new version was refused, for a reason that may pass by itself, so that applying the same
+    /// files again can help: a broker that is away, a port in use.
     pub fn wants_retry(&self) -> bool {
         self.slots().values().any(|slot| match &slot.running {
-            Some(running) => running.endpoint.has_ended(),
+            Some(running) => running.endpoint.has_ended() || slot.refused_because.is_some(),
             None => slot.down.is_some(),
         })
     }
@@ -358,10 +359,21 @@ impl Runtime {
         adapters.flat_map(|(name, it)| it.connection_states().into_iter().map(move |s| (name, s))).collect()
     }
 
+    /// Why connections are not up, by their name.
+    fn connection_problems(&self) -> HashMap<Arc<str>, String> {
+        let states = self.connection_states().into_iter().filter(|(_, state)| !state.is_up);
+        let problems = states.filter_map(|(_, state)| {
+            let text = format!("{} ({})", state.problem?, state.role);
+            Some((state.name, text))
+        });
+        problems.collect()
+    }
+
     /// How every flow is, by id, then the files from which none could be read.
     pub fn status(&self) -> Vec<FlowStatus> {
+        let problems = self.connection_problems();
         let slots = self.slots();
-        let mut all: Vec<FlowStatus> = slots.iter().map(|(id, slot)| slot.status(id)).collect();
+        let mut all: Vec<FlowStatus> = slots.iter().map(|(id, slot)| slot.status(id, &problems)).collect();
         all.extend(self.broken().iter().map(|(file, broken)| FlowStatus {
             // An id that another file has is no name for this one.
             flow: broken.id.clone().filter(|id| !slots.contains_key(id)),
@@ -680,7 +692,16 @@ impl Slot {
         }
     }
 
-    fn status(&self, id: &Arc<str>) -> FlowStatus {
+    /// `problems` are those of connections: one of a sink is told by no one else before a message comes.
+    fn status(&self, id: &Arc<str>, problems: &HashMap<Arc<str>, String>) -> FlowStatus {
+        let state = match (self.state(), &self.running) {
+            (FlowState::Running, Some(running)) => {
+                let names = running.version.connections.iter();
+                let problem = names.into_iter().find_map(|name| problems.get(name));
+                problem.map_or(FlowState::Running, |problem| FlowState::Degraded(problem.clone()))
+            }
+            (state, _) => state,
+        };
         let refused = match (&self.refused_because, self.refused.as_slice()) {
             _ if self.running.is_none() => None,
             (Some(problem), _) => Some(problem.clone()),
@@ -691,7 +712,7 @@ impl Slot {
             flow: Some(Arc::clone(id)),
             file: self.file.clone(),
             version: self.running.as_ref().map(|running| Arc::clone(&running.version.facts.version)),
-            state: self.state(),
+            state,
             in_flight: self.running.as_ref().map_or(0, |running| running.endpoint.in_flight()),
             refused,
         }

@@ -34,12 +34,23 @@ impl Trouble {
     }
 
     /// The same of a connection that is made. There are no AMQP channels yet, though some codes are those of channels.
-    pub(crate) fn from_connecting(doing: &str, error: &Error) -> Self {
-        let Self { text, code } = Self::from_error(doing, error);
-        Self {
-            text: text.replace("the broker closed the AMQP channel", "the broker closed the connection"),
-            code,
+    pub(crate) fn from_connecting(doing: &str, error: &Error, is_tls: bool) -> Self {
+        let Self { mut text, code } = Self::from_error(doing, error);
+        text = text.replace("the broker closed the AMQP channel", "the broker closed the connection");
+        // One that talks of something else at once, or hangs up, is another kind of port.
+        let is_other_port = match error.kind() {
+            ErrorKind::ParsingError(_) => true,
+            ErrorKind::IOError(error) => is_break(error),
+            _ => false,
+        };
+        if is_other_port {
+            text.push_str(if is_tls {
+                "; is this the port for AMQP over TLS (5671)?"
+            } else {
+                "; is this the port for AMQP without TLS (5672)? One for TLS (5671) wants `amqps://`"
+            });
         }
+        Self { text, code }
     }
 
     /// Whether waiting cannot help: someone has to change something first.
@@ -59,13 +70,8 @@ fn said(error: &Error) -> String {
             };
             format!("the broker closed the {what}: {}", error.get_message())
         }
-        ErrorKind::IOError(error) => match error.kind() {
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::BrokenPipe => format!("the connection broke off ({error})"),
-            _ => cause(error),
-        },
+        ErrorKind::IOError(error) if is_break(error) => format!("the connection broke off ({error})"),
+        ErrorKind::IOError(error) => cause(error),
         ErrorKind::MissingHeartbeatError => {
             "the broker was silent for two heartbeats (`heartbeat_ms`)".to_owned()
         }
@@ -75,8 +81,15 @@ fn said(error: &Error) -> String {
         ErrorKind::ChannelsLimitReached => {
             "the broker allows no more AMQP channels on one connection (its `channel_max`)".to_owned()
         }
+        ErrorKind::ParsingError(_) => "what answers there does not speak AMQP 0-9-1".to_owned(),
         _ => error.to_string(),
     }
+}
+
+/// Whether the other side has hung up.
+fn is_break(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | UnexpectedEof | BrokenPipe)
 }
 
 /// An I/O error with what is behind it, once each.
@@ -92,7 +105,9 @@ pub(crate) fn cause(error: &io::Error) -> String {
     }
     let mut text = texts.join(": ");
     // What the other side of TLS refuses, it says with an alert and not why.
-    if text.contains("received fatal alert") {
+    if text.contains("CertificateRequired") {
+        text.push_str("; the broker wants a client certificate: set `certificate_file` and `key_file` under `tls` of the connection");
+    } else if text.contains("received fatal alert") {
         text.push_str("; does the broker take the certificate under `tls` of the connection?");
     }
     text

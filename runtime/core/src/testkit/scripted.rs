@@ -25,7 +25,7 @@ use crate::{
     adapter::{Adapter, CheckedSink, Checker, SinkUse},
     clock::Timestamp,
     config::{self, Node, Schema},
-    connection::ConnectionSpec,
+    connection::{ConnectionSpec, ConnectionState},
     delivery::Delivery,
     failure::Failure,
     message::Message,
@@ -39,6 +39,7 @@ use crate::{
 pub struct ScriptedAdapter {
     sources: Mutex<BTreeMap<String, Arc<ScriptedSource>>>,
     sinks: Mutex<BTreeMap<String, Arc<ScriptedSink>>>,
+    connection_states: Mutex<Vec<ConnectionState>>,
 }
 
 /// What the test does as the source.
@@ -177,6 +178,11 @@ impl ScriptedAdapter {
         Arc::default()
     }
 
+    /// What is said from now on about how network connections are.
+    pub fn set_connection_states(&self, states: Vec<ConnectionState>) {
+        *lock(&self.connection_states) = states;
+    }
+
     /// The source of that name.
     pub fn source(&self, name: &str) -> Arc<ScriptedSource> {
         Arc::clone(lock(&self.sources).entry(name.into()).or_default())
@@ -203,6 +209,10 @@ impl Adapter for ScriptedAdapter {
 
     fn connection_schema(&self) -> Option<Schema> {
         Some(config::schema_of::<ConnectionConfig>())
+    }
+
+    fn connection_states(&self) -> Vec<ConnectionState> {
+        lock(&self.connection_states).clone()
     }
 
     fn check_connection(&self, node: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn ConnectionSpec>> {

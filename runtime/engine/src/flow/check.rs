@@ -212,6 +212,7 @@ fn walk(
         source,
         source_adapter,
         limits,
+        connections: connections.into_iter().map(|connection| connection.name).collect(),
         ordering: Ordering { order: source_order, strict: order == OrderConfig::Strict, parallel: parallel? },
         steps: steps?,
         infos,

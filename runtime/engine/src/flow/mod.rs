@@ -10,7 +10,7 @@ mod schema;
 mod set;
 mod steps;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use gristmill_core::{
     limits::FlowLimits,
@@ -52,6 +52,8 @@ pub struct CheckedFlow {
     pub source_fingerprint: String,
     /// Its limits.
     pub limits: FlowLimits,
+    /// The names of the connections of its source and its sinks.
+    pub(crate) connections: BTreeSet<Arc<str>>,
     pub(crate) ordering: Ordering,
     pub(crate) steps: Vec<StepNode<Checked>>,
     pub(crate) infos: Vec<StepInfo>,

@@ -55,6 +55,7 @@ pub(crate) async fn build(
         facts: FlowFacts { id: flow.id, version: flow.version },
         generation: GENERATIONS.fetch_add(1, Atomic::Relaxed),
         limits: flow.limits,
+        connections: flow.connections,
         ordering: flow.ordering,
         steps,
         rules,

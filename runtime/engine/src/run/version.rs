@@ -1,7 +1,7 @@
 //! One version of a flow with everything open: its steps in a tree, its policy, its hooks. Shared by all its deliveries;
 //! when the last of them is gone, what it holds is closed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use gristmill_core::{
     Clock,
@@ -25,6 +25,8 @@ pub(crate) struct Version {
     /// Counts versions of this process: lanes tell versions apart by it.
     pub(crate) generation: u64,
     pub(crate) limits: FlowLimits,
+    /// The names of the connections of its source and its sinks.
+    pub(crate) connections: BTreeSet<Arc<str>>,
     pub(crate) ordering: Ordering,
     pub(crate) steps: Vec<StepNode<RunningStep>>,
     pub(crate) rules: Vec<RunningRule>,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use gristmill_core::{
     Outcome, Settlement,
     config::Mistakes,
+    connection::{ConnectionState, Connections},
     observe::ReloadResult,
     plugin::{Change, PluginError, Transformed},
     testkit::{ScriptedAdapter, ScriptedPlugin},
@@ -131,16 +132,64 @@ async fn a_take_over_that_never_ends_is_given_up_and_the_source_started_afresh()
     delivered(&held.outcome().await);
 }
 
+fn connections(text: &str) -> Arc<Connections> {
+    let node = gristmill_engine::yaml::parse("gristmill.yaml", text).unwrap();
+    let registry = Registry::new().with(ScriptedAdapter::new());
+    let mut mistakes = Mistakes::new();
+    let connections = check_connections(&node, &registry, Path::new("."), &mut mistakes);
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    Arc::new(connections)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_whose_connection_is_not_up_says_so_and_the_others_run() {
+    let mill = Mill::new();
+    mill.runtime
+        .set_connections(connections("here: { scripted: { host: a } }\nthere: { scripted: { host: a } }\n"));
+    let flow = |id: &str, connection: &str| {
+        named(
+            id,
+            id,
+            &format!("steps: [{{ send: {{ scripted: {{ name: out, connection: {connection} }} }} }}]\n"),
+        )
+    };
+    let (a, b) = (flow("a", "here"), flow("b", "there"));
+    mill.load(&[("a.yaml", &a), ("b.yaml", &b)]).await;
+    let state = |name: &str, is_up, problem: Option<&str>| ConnectionState {
+        name: name.into(),
+        role: "publishing".into(),
+        is_up,
+        problem: problem.map(Into::into),
+        blocked: None,
+        connects: 0,
+        blocks: 0,
+    };
+    let states = || mill.runtime.status().into_iter().map(|flow| flow.state).collect::<Vec<_>>();
+    mill.adapter
+        .set_connection_states(vec![state("here", false, Some("refused")), state("there", true, None)]);
+    assert_eq!(states(), [FlowState::Degraded("refused (publishing)".into()), FlowState::Running]);
+    // Not tried yet: nothing is known against it.
+    mill.adapter.set_connection_states(vec![state("here", false, None), state("there", true, None)]);
+    assert_eq!(states(), [FlowState::Running, FlowState::Running]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_was_refused_for_what_may_pass_is_tried_again() {
+    let mill = Mill::new();
+    mill.run("steps: []\n").await;
+    let (first, second) = (mill.version(), set("other", "steps: []\n"));
+    mill.source().refuse_once("the broker is away");
+    mill.load(&[("f.yaml", &second)]).await;
+    assert!(mill.version() == first && mill.runtime.wants_retry());
+    mill.load(&[("f.yaml", &second)]).await;
+    assert!(mill.version() != first && !mill.runtime.wants_retry());
+    // A mistake does not pass.
+    mill.load(&[("f.yaml", "flow: f\n")]).await;
+    assert!(!mill.runtime.wants_retry());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_changed_connection_is_taken_over_in_place_by_the_flows_that_name_it() {
-    let connections = |text: &str| {
-        let node = gristmill_engine::yaml::parse("gristmill.yaml", text).unwrap();
-        let registry = Registry::new().with(ScriptedAdapter::new());
-        let mut mistakes = Mistakes::new();
-        let connections = check_connections(&node, &registry, Path::new("."), &mut mistakes);
-        assert!(mistakes.is_empty(), "{mistakes:?}");
-        Arc::new(connections)
-    };
     let with = |source: &str, sink: &str| {
         format!(
             "flow: f\nsource: {{ scripted: {{ name: in, {source} }} }}\nsteps: [{{ send: {{ scripted: {{ name: out, {sink} }} }} }}]\n"

@@ -219,7 +219,7 @@ impl Shared {
             .await
             .map_err(too_slow)?
             .map_err(|error| {
-                let mend = if is_tls {
+                let mend = if is_tls && error.kind() == std::io::ErrorKind::InvalidData {
                     "; is this the port for TLS (5671), and `ca_file` right?"
                 } else {
                     "; is the host in `urls` right, and does the broker run?"
@@ -252,7 +252,7 @@ impl Shared {
             Ok(connection) => Ok(Session { connection, stream: handle }),
             Err(error) => {
                 handle.cut();
-                Err(Trouble::from_connecting(&format!("{place}{account}"), &error))
+                Err(Trouble::from_connecting(&format!("{place}{account}"), &error, is_tls))
             }
         }
     }

@@ -17,11 +17,11 @@ use gristmill_core::{
     ErrorClass, Failure,
     adapter::{CheckedSink, Checker, SinkUse},
     config::Node,
-    sink::{Answer, Outgoing, Sink, SinkContext, SinkSpec},
+    sink::{Answer, OPEN_WITHIN, Outgoing, Sink, SinkContext, SinkSpec},
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use self::{
@@ -69,6 +69,11 @@ pub(crate) fn check(
 impl SinkSpec for AmqpSinkSpec {
     async fn open(&self, context: SinkContext) -> Result<Arc<dyn Sink>, Failure> {
         let broker = self.brokers.get(&self.checked.connection, &self.checked.connection_spec);
+        if let Err(trouble) = broker.publishing.attempt(Instant::now() + OPEN_WITHIN).await
+            && trouble.needs_a_person()
+        {
+            return Err(Failure::new(ErrorClass::SinkRejected, trouble.text));
+        }
         let (jobs, queue) = mpsc::unbounded_channel();
         let publisher = Publisher::new(Arc::clone(&self.checked), Arc::clone(&broker), self.is_call, queue);
         tokio::spawn(publisher.run());

@@ -384,12 +384,12 @@ fn returned_failure(checked: &Checked, returned: &BasicReturnMessage) -> Failure
     let key = returned.delivery.routing_key.as_str();
     let text = match returned.reply_code {
         312 => format!(
-            "{}: returned: no queue takes the routing key `{key}`; bind one, or correct `routing_key`",
+            "{}: no queue takes the routing key `{key}`; bind one, or correct `routing_key`",
             place(checked)
         ),
-        code => format!("{}: returned: {} ({code})", place(checked), returned.reply_text),
+        code => format!("{}: the broker returned it: {} ({code})", place(checked), returned.reply_text),
     };
-    Failure::new(ErrorClass::SinkRejected, text)
+    Failure::new(ErrorClass::SinkReturned, text)
 }
 
 /// Where a sink publishes to, for texts.

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use lapin::{
-    Channel, Consumer as LapinConsumer,
+    Channel, Consumer as LapinConsumer, ExchangeKind,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-        BasicRejectOptions, QueueBindOptions, QueueDeclareOptions,
+        BasicRejectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::FieldTable,
 };
@@ -125,6 +125,18 @@ async fn look_after(channel: &Channel, settings: &Settings) -> Result<(), Troubl
         }
     };
     let doing = || format!("queue `{}`", queue.name);
+    // The broker takes the name of one that is not there without a word, and then drops what is rejected.
+    let dead_letters = queue.declare.as_ref().and_then(|declare| declare.dead_letter_exchange.as_ref());
+    if let Some(exchange) = dead_letters.filter(|exchange| !exchange.as_str().is_empty()) {
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let kind = ExchangeKind::default();
+        channel.exchange_declare(exchange.clone(), kind, options, FieldTable::default()).await.map_err(
+            |error| {
+                let doing = format!("queue `{}`, its `dead_letter_exchange` `{exchange}`", queue.name);
+                Trouble::from_error(&doing, &error)
+            },
+        )?;
+    }
     let declared = channel.queue_declare(queue.name.clone(), options, arguments).await;
     declared.map_err(|error| Trouble::from_error(&doing(), &error))?;
     for Binding { exchange, routing_key, arguments } in &queue.bindings {

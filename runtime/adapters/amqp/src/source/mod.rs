@@ -215,7 +215,7 @@ impl AmqpSource {
                 None => return Ok(Some(self.delivery(message, received))),
                 Some(text) if self.settings.keeps_rejected() => {
                     tracing::warn!(
-                        target: "gristmill::amqp", flow = &*self.settings.context.flow, message = %message.id(),
+                        target: "gristmill::amqp", flow = &*self.settings.context.flow, message_id = message.id().as_str(),
                         "{text}; it is rejected"
                     );
                     self.settings.context.observer.refused("too_large");

@@ -43,6 +43,6 @@ impl Settings {
 
     /// Whether the broker keeps what is rejected.
     pub(crate) fn keeps_rejected(&self) -> bool {
-        self.queue.declare.as_ref().is_some_and(|declare| declare.has_dead_letter_exchange)
+        self.queue.declare.as_ref().is_some_and(|declare| declare.dead_letter_exchange.is_some())
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Declare {
     pub(crate) exclusive: bool,
     pub(crate) auto_delete: bool,
     pub(crate) arguments: FieldTable,
-    pub(crate) has_dead_letter_exchange: bool,
+    pub(crate) dead_letter_exchange: Option<ShortString>,
 }
 
 /// A binding of the queue.
@@ -125,6 +125,13 @@ fn check_declare(config: &DeclareConfig, node: &Node, checker: &mut Checker<'_>)
             "use `quorum` or `classic`; a queue may be bound to the same exchange as the stream",
         ),
     }
+    let dead_letter_exchange = config
+        .dead_letter_exchange
+        .as_ref()
+        .and_then(|exchange| short(exchange, node.at(["dead_letter_exchange"]), checker));
+    let mut put = |name: &str, value: AMQPValue| {
+        arguments.insert(name.into(), value);
+    };
     if let Some(exchange) = &config.dead_letter_exchange {
         put("x-dead-letter-exchange", text(exchange));
     }
@@ -201,7 +208,7 @@ fn check_declare(config: &DeclareConfig, node: &Node, checker: &mut Checker<'_>)
         exclusive: config.exclusive,
         auto_delete: config.auto_delete,
         arguments,
-        has_dead_letter_exchange: config.dead_letter_exchange.is_some(),
+        dead_letter_exchange,
     }
 }
 
@@ -277,7 +284,7 @@ impl SourceSpec for AmqpSourceSpec {
     }
 
     fn keeps_rejected(&self) -> bool {
-        self.queue.declare.as_ref().is_some_and(|declare| declare.has_dead_letter_exchange)
+        self.queue.declare.as_ref().is_some_and(|declare| declare.dead_letter_exchange.is_some())
     }
 
     fn replies(&self) -> bool {

@@ -69,8 +69,8 @@ async fn a_question_without_a_reply_ends_and_one_that_no_queue_takes_at_once() {
     config["timeout_ms"] = 15_000.into();
     let sink = bench.open(&config, SinkUse::Call).await;
     let failure = sink.call(&message("x")).await.unwrap_err();
-    assert_eq!(failure.class(), ErrorClass::SinkRejected);
-    assert!(failure.text().contains("returned: no queue"), "{failure}");
+    assert_eq!(failure.class(), ErrorClass::SinkReturned);
+    assert!(failure.text().contains("no queue"), "{failure}");
 }
 
 #[tokio::test]

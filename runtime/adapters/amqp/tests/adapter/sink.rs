@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use gristmill_brokers::rabbitmq::RabbitMq;
-use gristmill_core::{ErrorClass, adapter::SinkUse};
+use gristmill_core::{
+    ErrorClass,
+    adapter::{Adapter as _, SinkUse},
+};
 use lapin::types::AMQPValue;
 use serde_json::json;
 
@@ -36,11 +39,8 @@ async fn a_message_that_no_queue_takes_is_never_taken_for_confirmed() {
             Ok(()) => assert_ne!(n % 3, 0, "{n} was confirmed, and is nowhere"),
             Err(failure) => {
                 assert_eq!(n % 3, 0, "{n} is there: {failure}");
-                assert_eq!(failure.class(), ErrorClass::SinkRejected);
-                assert!(
-                    failure.text().contains("returned: no queue takes the routing key `nowhere`"),
-                    "{failure}"
-                );
+                assert_eq!(failure.class(), ErrorClass::SinkReturned);
+                assert!(failure.text().contains("no queue takes the routing key `nowhere`"), "{failure}");
             }
         }
     }
@@ -53,7 +53,24 @@ async fn a_dead_letter_that_no_queue_takes_is_not_written() {
     let config = json!({"connection": "rabbit", "routing_key": unique("dead")});
     let letters = bench.open(&config, SinkUse::DeadLetter).await;
     let failure = letters.send(&message("letter")).await.unwrap_err();
-    assert!(failure.text().contains("returned: no queue"), "{failure}");
+    assert!(failure.text().contains("no queue"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_sink_that_the_broker_does_not_let_in_is_not_opened_and_one_whose_broker_is_away_is() {
+    let config = json!({"connection": "rabbit", "routing_key": "q"});
+    let open = async |connection| {
+        let bench = Bench::with(connection);
+        let opened = bench.try_open(&config, SinkUse::Send).await.map(drop);
+        (opened, bench.adapter.connection_states())
+    };
+    let (refused, _) = open(json!({"urls": [url()], "user": "guest", "password": "wrong"})).await;
+    let failure = refused.unwrap_err();
+    assert!(failure.text().contains("correct `user` and `password`"), "{failure}");
+    let (opened, states) = open(json!({"urls": ["amqp://127.0.0.1:1"]})).await;
+    opened.unwrap();
+    let problem = states.first().and_then(|state| state.problem.clone()).unwrap();
+    assert!(problem.contains("refused") && !problem.contains("TLS"), "{problem}");
 }
 
 #[tokio::test]

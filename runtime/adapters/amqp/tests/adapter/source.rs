@@ -30,6 +30,16 @@ async fn a_queue_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_exchange_that_is_missing_is_named_because_what_is_rejected_would_be_lost() {
+    let exchange = unique("nowhere");
+    let declare = json!({"dead_letter_exchange": exchange});
+    let config = json!({"connection": "rabbit", "queue": unique("doomed"), "declare": declare});
+    let error = Bench::new(url()).start(&config).await.err().unwrap();
+    assert!(error.text.contains(&format!("its `dead_letter_exchange` `{exchange}`")), "{error}");
+    assert!(error.text.contains("declare it at the broker"), "{error}");
+}
+
+#[tokio::test]
 async fn what_differs_from_a_queue_that_is_there_is_named() {
     let (bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("differs"));
     outside.declare(&queue).await;
@@ -279,7 +289,7 @@ async fn a_binding_that_a_reload_leaves_out_is_undone() {
     assert_eq!(headers.get("amqp-routing-key"), Some(format!("{queue}.b").as_str()));
     delivery.acknowledgement.delivered();
     let mut source = bench.take_over(&config(json!([binding("a")])), source).await.ok().unwrap();
-    assert!(publish("b").await.unwrap_err().text().contains("returned: no queue"));
+    assert!(publish("b").await.unwrap_err().text().contains("no queue"));
     publish("a").await.unwrap();
     next(&mut *source).await.acknowledgement.delivered();
     outside.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();

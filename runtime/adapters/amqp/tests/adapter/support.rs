@@ -135,10 +135,14 @@ impl Bench {
 
     /// A sink whose texts are sent as they are written.
     pub(crate) async fn open(&self, config: &Json, usage: SinkUse) -> OpenSink {
+        self.try_open(config, usage).await.unwrap()
+    }
+
+    pub(crate) async fn try_open(&self, config: &Json, usage: SinkUse) -> Result<OpenSink, Failure> {
         let checked = self.check_sink(config, usage).unwrap();
         let context = SinkContext { flow: "test".into(), body_bytes: self.limits.body_bytes };
         let texts = checked.templates.into_iter().map(|template| template.text).collect();
-        OpenSink { sink: checked.spec.open(context).await.unwrap(), texts }
+        Ok(OpenSink { sink: checked.spec.open(context).await?, texts })
     }
 }
 

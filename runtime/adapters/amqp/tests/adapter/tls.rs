@@ -65,5 +65,5 @@ async fn a_broker_with_a_certificate_of_an_authority_that_is_named_is_trusted_an
     let bench =
         Bench::with(json!({"urls": [format!("amqp://localhost:{port}")], "connect_timeout_ms": 2_000}));
     let failure = bench.open(&config, SinkUse::Send).await.send(&message("secret")).await.unwrap_err();
-    assert!(failure.is_retryable(), "{failure}");
+    assert!(failure.is_retryable() && failure.text().contains("wants `amqps://`"), "{failure}");
 }

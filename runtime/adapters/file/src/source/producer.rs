@@ -368,7 +368,7 @@ fn reread(shared: &Shared, retry: Retry, batch: &mut Batch) {
         Ok(body) => batch.push(Piece { file, place, body, redelivered: true }),
         Err(error) => {
             tracing::warn!(
-                message = file.message_id(place.start), %error,
+                message_id = file.message_id(place.start), %error,
                 "a released message cannot be read again; it is tried again later"
             );
             shared.retry_later(file, place);

@@ -37,7 +37,7 @@ impl Problem {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The message could not be processed because of a fault on this side.",
             ),
-            Some(C::SinkRejected | C::SinkUnavailable) => (
+            Some(C::SinkRejected | C::SinkReturned | C::SinkUnavailable) => (
                 StatusCode::BAD_GATEWAY,
                 "The message could not be handed on: a system behind this one did not take it.",
             ),

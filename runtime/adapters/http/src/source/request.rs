@@ -167,7 +167,7 @@ async fn handle(
         Ok(Ok(outcome)) => Ok(answer::to_outcome(outcome, &id, settings.context.limits.release_delay())),
         Ok(Err(_never_told)) => Err(try_later(&settings).about(&id)),
         Err(Elapsed { .. }) => {
-            tracing::debug!(flow = %settings.context.flow, message = %id, "the sender was answered 504 before the delivery settled");
+            tracing::debug!(flow = %settings.context.flow, message_id = id.as_str(), "the sender was answered 504 before the delivery settled");
             let detail = "The message was accepted and is still being processed. Whether it succeeds is not known yet.";
             Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).about(&id))
         }
