@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::{binary, brokers};
 
@@ -67,6 +67,9 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         soak.arg("--json").arg(file);
     }
     let status = soak.status().context("cannot run the delivery bench")?;
-    ensure!(status.success(), "a promise did not hold, see above");
-    Ok(())
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(1) => bail!("a promise did not hold, see above"),
+        _ => bail!("the delivery bench could not be run, see above"),
+    }
 }

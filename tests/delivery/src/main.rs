@@ -17,7 +17,8 @@ use gristmill_delivery::{
     spec::Spec,
 };
 
-/// Plays scenarios until the time is over, and prints a table. The exit status is 1 when something did not hold.
+/// Plays scenarios until the time is over, and prints a table. The exit status is 1 when something did not hold, and 2
+/// when it could not be run at all.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The runtime's binary.
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }

@@ -450,7 +450,7 @@ impl OpenLines {
                     batch.rejected += 1;
                     shared.settings().observer.refused("line_too_long");
                     let text = format!(
-                        "line {} has {} bytes, more than `max_line_bytes` or the flow's `limits.body_bytes` allows",
+                        "line {} has {} bytes with its line break, more than `max_line_bytes` or the flow's `limits.body_bytes` allows",
                         line.number,
                         line.end - line.start
                     );

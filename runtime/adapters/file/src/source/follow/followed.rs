@@ -348,7 +348,7 @@ impl Followed {
         let Some(body) = line.body else {
             settings.observer.refused("line_too_long");
             let text = format!(
-                "the line has {} bytes, more than `max_line_bytes` or the flow's `limits.body_bytes` allows",
+                "the line has {} bytes with its line break, more than `max_line_bytes` or the flow's `limits.body_bytes` allows",
                 line.end - line.start
             );
             let reason = Reason { class: "limit", text };
