@@ -42,6 +42,11 @@ pub trait SourceSpec: Any + Send + Sync + std::fmt::Debug {
     /// settings, and the later takes over from the earlier. E.g. `http 127.0.0.1:8080 /orders`.
     fn identity(&self) -> String;
 
+    /// Names the source for who reads a dead letter.
+    fn origin(&self) -> String {
+        self.identity()
+    }
+
     /// What no other flow may have as well.
     fn claims(&self) -> Vec<Claim>;
 

@@ -102,6 +102,8 @@ pub(crate) enum Turn {
     Packet(Packet),
     /// All that was to be written is with the system.
     Flushed,
+    /// The broker has answered the ping of this number, see [`Link::ask`].
+    Pong(u64),
 }
 
 /// What bytes go over.
@@ -122,6 +124,9 @@ pub(crate) struct Link {
     received_at: Instant,
     /// When the broker was asked whether it is there, if nothing has come since.
     asked_at: Option<Instant>,
+    /// How many pings were sent, and how many of them are answered: answers come in the order of the questions.
+    pings: u64,
+    pongs: u64,
     alarm: Pin<Box<Sleep>>,
     shown: Arc<str>,
     /// Nothing is read for now.
@@ -130,6 +135,16 @@ pub(crate) struct Link {
 }
 
 impl Dial {
+    /// The session, for texts.
+    pub(crate) fn shown_session(&self) -> String {
+        format!("the session of {} at {}", self.shown, self.connection.broker.shown)
+    }
+
+    /// The client, as a field of the log.
+    pub(crate) fn logged(&self) -> &str {
+        self.shown.trim_matches('`')
+    }
+
     /// The session at the broker.
     pub(crate) fn session(&self) -> SessionKey {
         let Broker { host, port, .. } = &self.connection.broker;
@@ -185,6 +200,8 @@ impl Dial {
             sent_at: now,
             received_at: now,
             asked_at: None,
+            pings: 0,
+            pongs: 0,
             alarm: Box::pin(sleep_until(now)),
             shown: Arc::clone(shown),
             is_held: false,
@@ -193,7 +210,7 @@ impl Dial {
         link.send(self.connect())?;
         loop {
             match link.turn().await? {
-                Turn::Flushed => {}
+                Turn::Flushed | Turn::Pong(_) => {}
                 Turn::Packet(Packet::ConnAck(answer)) => {
                     let welcome = self.welcome(&answer)?;
                     if let Some(seconds) = answer.properties.and_then(|it| it.server_keep_alive)
@@ -336,6 +353,18 @@ impl Link {
             .map_err(|error| LinkError::lost(format!("a packet cannot be written: {error}")))
     }
 
+    /// Asks the broker for a sign of life. Gives the number of the answer, see [`Turn::Pong`]: what the broker sent before it
+    /// has come before it.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) fn ask(&mut self) -> Result<u64, LinkError> {
+        self.send(Packet::PingReq)?;
+        self.pings += 1;
+        self.asked_at.get_or_insert_with(Instant::now);
+        Ok(self.pings)
+    }
+
     /// While it is held nothing is read: what the broker sends waits in the network, and in the end with the broker. Pings and
     /// acknowledgements go out as ever; whether the broker answers is looked at when it is read from again.
     pub(crate) fn hold(&mut self, is_held: bool) {
@@ -366,7 +395,7 @@ impl Link {
             return;
         }
         let written = async {
-            while let Ok(Turn::Packet(_)) = self.turn().await {}
+            while let Ok(Turn::Packet(_) | Turn::Pong(_)) = self.turn().await {}
             // Until the broker closes, so that it has read everything before a next connection of this client.
             while self.turn().await.is_ok() {}
         };
@@ -383,7 +412,10 @@ impl Link {
             match read
                 .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.shown)))?
             {
-                Some(Packet::PingResp) => {}
+                Some(Packet::PingResp) => {
+                    self.pongs += 1;
+                    return Poll::Ready(Ok(Turn::Pong(self.pongs)));
+                }
                 Some(Packet::Disconnect(notice)) => {
                     let why = match notice.reason_code {
                         DisconnectReasonCode::SessionTakenOver => format!("SessionTakenOver: {RIVAL}"),
@@ -462,8 +494,7 @@ impl Link {
             let text = format!("it has been silent for {} s (keep_alive_s)", self.keep_alive.as_secs());
             return Poll::Ready(Err(self.lost(text)));
         }
-        self.asked_at = Some(now);
-        self.send(Packet::PingReq)?;
+        self.ask()?;
         Poll::Ready(Ok(()))
     }
 

@@ -51,7 +51,7 @@ pub(crate) async fn build(
     }
     Ok(Version {
         observer: observer.version(&flow.id, &flow.version, &flow.infos),
-        origin: flow.source.identity().into(),
+        origin: flow.source.origin().into(),
         facts: FlowFacts { id: flow.id, version: flow.version },
         generation: GENERATIONS.fetch_add(1, Atomic::Relaxed),
         limits: flow.limits,

@@ -192,7 +192,7 @@ impl Task {
                 }
                 Err(error) => error,
             };
-            tracing::warn!(target: "gristmill::mqtt", client = &*self.dial.shown, "{}", error.text);
+            tracing::warn!(target: "gristmill::mqtt", client = self.dial.logged(), "{}", error.text);
             let wait = backoff.next(self.dial.connection.reconnect);
             if !self.refuse_until(Instant::now() + wait, &error).await {
                 return;
@@ -267,6 +267,7 @@ impl Task {
                             let _gave_up = done.send(Ok(()));
                         }
                     }
+                    Turn::Pong(_) => {}
                 },
                 order = self.orders.recv() => match order {
                     Some(order) => self.queue.push_back(order),
@@ -399,7 +400,7 @@ impl Task {
                         let _gave_up = answer.send(Ok(publish));
                     }
                     None => tracing::debug!(
-                        target: "gristmill::mqtt", client = &*self.dial.shown,
+                        target: "gristmill::mqtt", client = self.dial.logged(),
                         "an answer came that no call waits for"
                     ),
                 }

@@ -5,8 +5,9 @@ mod ledger;
 mod record;
 mod session;
 mod spec;
+mod take_over;
 
-use std::{any::Any, path::PathBuf, sync::Arc};
+use std::{any::Any, collections::VecDeque, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use gristmill_core::{
@@ -15,18 +16,16 @@ use gristmill_core::{
     config::Node,
     source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use self::{
     inbox::{Inbox, Offer, Taken},
-    session::{Command, Session, Settings},
+    session::{Command, Otherwise, Session, Settings},
     spec::CheckedSource,
 };
 use crate::{
+    NAME,
     config::Version,
     link::{self, Dial},
     monitor::Monitors,
@@ -45,8 +44,16 @@ struct PreparedMqttSource {
     tasks: TaskTracker,
 }
 
-/// A running source. Its session goes on after it until everything is acknowledged.
+/// A running source.
 struct MqttSource {
+    /// Sessions of before, the oldest first. What they still give comes before what the present one gives.
+    emptying: VecDeque<Part>,
+    present: Part,
+}
+
+/// A session, from the side of who takes messages from it. It goes on after this is dropped until everything is acknowledged.
+struct Part {
+    settings: Settings,
     inbox: Arc<Inbox>,
     commands: mpsc::UnboundedSender<Command>,
 }
@@ -74,9 +81,14 @@ impl MqttSourceSpec {
 
 #[async_trait]
 impl SourceSpec for MqttSourceSpec {
+    /// Whatever the connection and the client id are: of a session that is given up for another, nothing may be lost, and only
+    /// who takes over can see to it.
     fn identity(&self) -> String {
-        let id = self.checked.client_id.as_ref().map_or("of the flow", |own| &own.text);
-        format!("mqtt {} as {id}", self.checked.named.name)
+        NAME.to_owned()
+    }
+
+    fn origin(&self) -> String {
+        format!("{NAME} {}", self.checked.named.name)
     }
 
     fn claims(&self) -> Vec<Claim> {
@@ -166,32 +178,18 @@ impl std::fmt::Debug for MqttSourceSpec {
 impl PreparedSource for PreparedMqttSource {
     async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
         let Self { settings, tasks } = *self;
-        let (commands, obeyed) = mpsc::unbounded_channel();
-        let (started, starts) = oneshot::channel();
-        let inbox = Arc::new(Inbox::default());
-        tasks.spawn(Session::new(settings, Arc::clone(&inbox), obeyed, started).run());
-        // Ends the session when it is dropped.
-        let source = MqttSource { inbox, commands };
-        starts.await.map_err(|_| ended())??;
-        Ok(Box::new(source))
+        let present = Part::start(settings, &tasks, Otherwise::TryForEver).await?;
+        Ok(Box::new(MqttSource { emptying: VecDeque::new(), present }))
     }
 
-    async fn take_over(self: Box<Self>, old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
-        let Self { settings, .. } = *self;
-        let any: &dyn Any = &*old;
-        let Some(commands) = any.downcast_ref::<MqttSource>().map(|source| source.commands.clone()) else {
-            let error = SourceError::new("the source of before is not one of MQTT");
-            return Err(TakeOverError { old, error });
+    async fn take_over(self: Box<Self>, mut old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
+        let Self { settings, tasks } = *self;
+        let any: &mut dyn Any = &mut *old;
+        let taken = match any.downcast_mut::<MqttSource>() {
+            Some(source) => take_over::take_over(source, settings, &tasks).await,
+            None => Err(SourceError::new("the source of before is not one of MQTT")),
         };
-        let limit = settings.change_limit();
-        let (answer, changed) = oneshot::channel();
-        let told = commands.send(Command::Change(Box::new(settings), answer));
-        let changed = match told {
-            // The session gives up in time by itself; this is for one that hangs.
-            Ok(()) => timeout(limit, changed).await.ok().and_then(Result::ok).unwrap_or_else(|| Err(ended())),
-            Err(_gone) => Err(ended()),
-        };
-        match changed {
+        match taken {
             Ok(()) => Ok(old),
             Err(error) => Err(TakeOverError { old, error }),
         }
@@ -202,38 +200,84 @@ fn ended() -> SourceError {
     SourceError::new("the session with the broker has ended; the flow has to be started again")
 }
 
+// === impl Part ===
+
+impl Part {
+    /// Starts a session.
+    ///
+    /// # Errors
+    /// As `otherwise` says.
+    async fn start(
+        settings: Settings,
+        tasks: &TaskTracker,
+        otherwise: Otherwise,
+    ) -> Result<Self, SourceError> {
+        let (commands, obeyed) = mpsc::unbounded_channel();
+        let (started, starts) = oneshot::channel();
+        let inbox = Arc::new(Inbox::default());
+        // It ends when this is dropped.
+        let part = Self { settings: settings.clone(), inbox: Arc::clone(&inbox), commands };
+        tasks.spawn(Session::new(settings, inbox, obeyed, started, otherwise).run());
+        starts.await.map_err(|_| ended())??;
+        Ok(part)
+    }
+
+    fn delivery(&self, offer: Offer) -> Delivery {
+        let Offer { sequence, message, redelivered } = offer;
+        let commands = self.commands.clone();
+        let acknowledgement = Acknowledgement::new(move |outcome| {
+            // A session that is gone acknowledges nothing: the broker sends the message again.
+            let _gone = commands.send(Command::Settled(sequence, outcome.settlement));
+        });
+        Delivery { message, acknowledgement, redelivered }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _gone = self.commands.send(Command::Abandon);
+    }
+}
+
 // === impl MqttSource ===
+
+impl MqttSource {
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.emptying.iter().chain([&self.present])
+    }
+
+    /// Lets go of sessions that have ended and of which everything was given.
+    fn drop_ended(&mut self) {
+        self.emptying.retain(|part| !part.commands.is_closed() || part.inbox.len() > 0);
+    }
+}
 
 #[async_trait]
 impl Source for MqttSource {
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
-        match self.inbox.take().await {
-            Taken::Offer(Offer { sequence, message, redelivered }) => {
-                let commands = self.commands.clone();
-                let acknowledgement = Acknowledgement::new(move |outcome| {
-                    // A session that is gone acknowledges nothing: the broker sends the message again.
-                    let _gone = commands.send(Command::Settled(sequence, outcome.settlement));
-                });
-                Ok(Some(Delivery { message, acknowledgement, redelivered }))
+        self.drop_ended();
+        for part in self.parts() {
+            match part.inbox.take().await {
+                Taken::Offer(offer) => return Ok(Some(part.delivery(offer))),
+                Taken::Down(why) => return Err(SourceError::new(why)),
+                // It has no more, and may still wait for settlements.
+                Taken::End => {}
             }
-            Taken::Down(why) => Err(SourceError::new(why)),
-            Taken::End => Ok(None),
         }
+        Ok(None)
     }
 
     fn retire(&mut self) {
-        let _gone = self.commands.send(Command::Retire);
+        for part in self.parts() {
+            let _gone = part.commands.send(Command::Retire);
+        }
     }
 
     async fn close(&mut self) {
-        // Refused at once, so that what was taken is all that `next` still gives.
-        self.inbox.close();
-        let _gone = self.commands.send(Command::Close);
-    }
-}
-
-impl Drop for MqttSource {
-    fn drop(&mut self) {
-        let _gone = self.commands.send(Command::Abandon);
+        for part in self.parts() {
+            // Refused at once, so that what was taken is all that `next` still gives.
+            part.inbox.close();
+            let _gone = part.commands.send(Command::Close);
+        }
     }
 }

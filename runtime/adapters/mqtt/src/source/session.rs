@@ -5,6 +5,9 @@
 //! none, as many messages as that would be: what comes on top is not taken, and when everything before it is settled the
 //! connection is made anew, so that the broker sends it again. Of QoS 0, which no broker sends again, what comes on top of
 //! `buffer_messages` is dropped and counted.
+//!
+//! A session that another one takes the place of (see `take_over.rs`) is *emptied*: it unsubscribes, and goes on until the
+//! broker has nothing more in it. Then it is ended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +22,7 @@ use gristmill_core::{
 };
 use rumqttc_v5::mqttbytes::v5::{
     PubComp, PubCompReason, PubRec, Publish, RetainForwardRule, SubAck, Subscribe, SubscribeFilter,
-    SubscribeReasonCode, Unsubscribe,
+    SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -30,7 +33,7 @@ use tokio_rustls::rustls;
 use super::{
     inbox::{Inbox, Offer},
     ledger::{Arrival, Ledger, Sequence, id_prefix},
-    record::Record,
+    record::{Noted, Record},
 };
 use crate::{
     backoff::Backoff,
@@ -40,6 +43,11 @@ use crate::{
     properties,
     wire::{Packet, QoS},
 };
+
+/// How long a session that is emptied has to be silent before the broker is asked whether that was all. A broker that keeps
+/// its messages elsewhere than its connections (RabbitMQ) sends the next one a moment after the acknowledgement of the last, and
+/// perhaps after the answer to a ping.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What a session runs with.
 #[derive(Debug, Clone)]
@@ -67,8 +75,13 @@ pub(crate) struct Subscription {
 pub(crate) enum Command {
     /// A delivery has settled.
     Settled(Sequence, Settlement),
-    /// Go on with other settings; nothing has changed when the answer is an error.
+    /// Go on with other settings, on the same session of the broker, be its address another. Nothing has changed when the answer
+    /// is an error.
     Change(Box<Settings>, oneshot::Sender<Result<(), SourceError>>),
+    /// Say which connection this is, counted from the first, as soon as the broker has shown that it stands.
+    Alive(oneshot::Sender<u64>),
+    /// Another session takes its place: take what the broker still has for this one, and end it.
+    Empty,
     /// The session at the broker is to end with this one.
     Retire,
     /// Take no more.
@@ -82,6 +95,8 @@ pub(crate) enum Command {
 enum Phase {
     /// It takes messages.
     Open,
+    /// It has unsubscribed, and takes what there still is.
+    Emptying,
     /// It only acknowledges what has still to settle.
     Closed,
     /// There is no one left for what it has.
@@ -91,10 +106,33 @@ enum Phase {
 /// Someone who waits until a connection with the present settings stands and its topics are subscribed.
 struct Waiting {
     answer: oneshot::Sender<Result<(), SourceError>>,
-    /// What to go back to. Without it (a first start), a broker that cannot be reached is no failure.
-    before: Option<Box<Settings>>,
+    otherwise: Otherwise,
     /// When that has to be decided.
     deadline: Option<Instant>,
+}
+
+/// What becomes of a session when it does not come up.
+#[derive(Debug)]
+pub(crate) enum Otherwise {
+    /// A broker that cannot be reached is no failure: it is tried for ever.
+    TryForEver,
+    /// The settings to go back to.
+    Before(Box<Settings>),
+    /// It ends, for there is another one that goes on.
+    End,
+}
+
+/// How far a session is with being emptied.
+#[derive(Debug, Default)]
+struct Emptying {
+    /// When something last came or went.
+    stirred_at: Option<Instant>,
+    /// The ping that was sent after it.
+    asked: Option<u64>,
+    /// Since when there is no connection, nor was there one that brought anything.
+    lost_at: Option<Instant>,
+    /// Why.
+    problem: String,
 }
 
 /// A SUBSCRIBE.
@@ -125,9 +163,18 @@ pub(crate) struct Session {
     has_overflowed: bool,
     /// The session that all this is about: the one of the last connection.
     session: Option<SessionKey>,
-    /// Those in which the broker has let this process, so that what is in them is its own.
-    own_sessions: Vec<SessionKey>,
+    /// The broker has let this process in, so that what is in the session is its own.
+    is_own: bool,
+    /// There was no such session before.
+    is_fresh: bool,
+    /// As what else the record knows this session.
+    also_noted_as: Vec<SessionKey>,
+    /// How many connections there were.
+    links: u64,
+    /// Who wants to know whether the connection stands, and the ping that tells.
+    alive: Option<(oneshot::Sender<u64>, Option<u64>)>,
     phase: Phase,
+    emptying: Emptying,
     /// The broker is to forget it.
     retires: bool,
     waiting: Option<Waiting>,
@@ -138,15 +185,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts the task. The answer comes when the topics are subscribed, when the broker refuses, or when it cannot be reached,
-    /// which is no failure: it is tried for ever.
+    /// Starts the task. The answer comes when the topics are subscribed, when the broker refuses, or when it cannot be reached:
+    /// then `otherwise` says whether that is a failure.
     pub(crate) fn new(
         settings: Settings,
         inbox: Arc<Inbox>,
         commands: mpsc::UnboundedReceiver<Command>,
         started: oneshot::Sender<Result<(), SourceError>>,
+        otherwise: Otherwise,
     ) -> Self {
         let id_prefix = id_prefix(&settings.context.flow);
+        let deadline = match otherwise {
+            Otherwise::TryForEver => None,
+            Otherwise::Before(_) | Otherwise::End => Some(Instant::now() + settings.decision_limit()),
+        };
         Self {
             settings,
             inbox,
@@ -160,10 +212,15 @@ impl Session {
             next_packet: 1,
             has_overflowed: false,
             session: None,
-            own_sessions: Vec::new(),
+            is_own: false,
+            is_fresh: false,
+            also_noted_as: Vec::new(),
+            links: 0,
+            alive: None,
             phase: Phase::Open,
+            emptying: Emptying::default(),
             retires: false,
-            waiting: Some(Waiting { answer: started, before: None, deadline: None }),
+            waiting: Some(Waiting { answer: started, otherwise, deadline }),
             id_prefix,
             dropped: 0,
             said: String::new(),
@@ -194,7 +251,10 @@ impl Session {
             }
         }
         self.inbox.close();
-        if self.retires {
+        // One that was to take the place of another, and is not wanted after all.
+        let is_in_vain = self.is_fresh
+            && self.waiting.as_ref().is_some_and(|waiting| matches!(waiting.otherwise, Otherwise::End));
+        if self.retires || is_in_vain {
             self.forget().await;
         }
     }
@@ -204,22 +264,23 @@ impl Session {
     async fn forget(self) {
         let record = self.record();
         let Settings { mut dial, tls, context, .. } = self.settings;
+        let session = dial.session();
         (dial.clean_start, dial.session_expiry_s) = (true, 0);
         match dial.open(tls.as_ref()).await {
             Ok((link, _)) => {
                 link.disconnect(None).await;
-                record.remove().await;
+                record.remove(session).await;
             }
             Err(LinkError { text, .. }) => tracing::warn!(
-                target: "gristmill::mqtt", flow = &*context.flow, client = &*dial.shown,
-                "the session of a flow that is gone could not be ended, and stays with the broker until it expires: {text}"
+                target: "gristmill::mqtt", flow = &*context.flow, client = dial.logged(),
+                "a session that is not wanted any more could not be ended, and stays with the broker until it expires: {text}"
             ),
         }
     }
 
     fn is_done(&self) -> bool {
         match self.phase {
-            Phase::Open => false,
+            Phase::Open | Phase::Emptying => false,
             Phase::Closed => self.ledger.is_empty() && self.inbox.len() == 0,
             Phase::Abandoned => true,
         }
@@ -227,13 +288,18 @@ impl Session {
 
     /// Makes a connection, and listens to commands meanwhile. `None` when the settings have changed or it is not wanted any more.
     async fn connect(&mut self) -> Option<Result<(Link, Welcome), LinkError>> {
+        if self.phase == Phase::Emptying && self.session.is_none() && !self.is_noted().await {
+            // Neither this process nor one before it was ever let in.
+            self.phase = Phase::Abandoned;
+            return None;
+        }
         let Settings { mut dial, tls, .. } = self.settings.clone();
         // What the session holds by now is the runtime's own.
-        dial.clean_start &= !self.own_sessions.contains(&dial.session());
+        dial.clean_start &= !self.is_own;
         let opening = dial.open(tls.as_ref());
         tokio::pin!(opening);
         loop {
-            let (retry_at, deadline) = (self.ledger.next_retry(), self.deadline());
+            let (retry_at, deadline, leave_at) = (self.ledger.next_retry(), self.deadline(), self.leave_at());
             tokio::select! {
                 opened = &mut opening => return Some(opened),
                 command = self.commands.recv() => {
@@ -242,6 +308,10 @@ impl Session {
                     }
                 }
                 () = at(retry_at) => self.retry(),
+                () = at(leave_at) => {
+                    self.leave_it_full();
+                    return None;
+                }
                 () = at(deadline) => {
                     self.give_up("the broker did not answer in time");
                     return None;
@@ -253,7 +323,7 @@ impl Session {
     /// Listens to commands until `end`, or until the settings have changed.
     async fn pass(&mut self, end: Instant) {
         while !self.is_done() {
-            let (retry_at, deadline) = (self.ledger.next_retry(), self.deadline());
+            let (retry_at, deadline, leave_at) = (self.ledger.next_retry(), self.deadline(), self.leave_at());
             tokio::select! {
                 () = sleep_until(end) => return,
                 command = self.commands.recv() => {
@@ -262,6 +332,7 @@ impl Session {
                     }
                 }
                 () = at(retry_at) => self.retry(),
+                () = at(leave_at) => self.leave_it_full(),
                 () = at(deadline) => {
                     self.give_up("the broker did not answer in time");
                     return;
@@ -272,23 +343,17 @@ impl Session {
 
     /// Takes messages from a connection until it is lost (an error), or is not wanted any more.
     async fn serve(&mut self, mut link: Link, welcome: Welcome) -> Result<(), LinkError> {
-        let session = self.settings.dial.session();
-        if self.session.as_ref() != Some(&session) {
-            // Packet identifiers and topics of another session mean nothing here.
-            self.ledger.session_lost();
-            let noted = self.record().read(session.clone()).await;
-            self.subscribed = noted.into_iter().map(|filter| (filter, Subscription::UNKNOWN)).collect();
-            self.leaving.clear();
+        if self.session.is_none() {
+            self.find_noted(&welcome).await;
         }
         if !welcome.session_present {
             self.ledger.session_lost();
             self.subscribed.clear();
             self.leaving.clear();
         }
-        if !self.own_sessions.contains(&session) {
-            self.own_sessions.push(session.clone());
-        }
-        self.session = Some(session);
+        self.session = Some(self.settings.dial.session());
+        self.is_own = true;
+        self.links += 1;
         // Whether the broker has heard it is not known.
         let leaving = std::mem::take(&mut self.leaving);
         self.subscribed.extend(leaving.into_iter().map(|filter| (filter, Subscription::UNKNOWN)));
@@ -296,6 +361,10 @@ impl Session {
         self.asked = None;
         let served = self.serve_until_done(&mut link).await;
         self.ledger.connection_lost();
+        self.emptying.asked = None;
+        if let Some((_, asked)) = &mut self.alive {
+            *asked = None;
+        }
         if served.as_ref().err().is_none_or(|error| error.is_refusal) {
             link.disconnect(None).await;
         }
@@ -306,17 +375,50 @@ impl Session {
         Record::in_folder(&self.settings.context.state_dir)
     }
 
+    /// Whether an earlier process may have left this session at the broker.
+    async fn is_noted(&self) -> bool {
+        let session = self.settings.dial.session();
+        self.record().read().await.iter().any(|noted| noted.session == session)
+    }
+
+    /// Reads what an earlier process has noted: of this session, what it has subscribed; of others, that they were left.
+    async fn find_noted(&mut self, welcome: &Welcome) {
+        self.is_fresh = !welcome.session_present;
+        let (session, record) = (self.settings.dial.session(), self.record());
+        // Beside another session of the flow, it is not for this one to say what else there is.
+        let is_alone =
+            self.waiting.as_ref().is_none_or(|waiting| !matches!(waiting.otherwise, Otherwise::End));
+        for Noted { session: other, shown, filters } in record.read().await {
+            // One client id at another address: when the broker knows it, it is the same broker by another name.
+            let is_alias = is_alone && welcome.session_present && other.client_id == session.client_id;
+            if other == session || is_alias {
+                self.subscribed.extend(filters.into_iter().map(|filter| (filter, Subscription::UNKNOWN)));
+                self.also_noted_as.push(other);
+            } else if is_alone && self.phase == Phase::Open {
+                let queueing = if filters.is_empty() { "" } else { ", and goes on queueing" };
+                tracing::warn!(
+                    target: "gristmill::mqtt", flow = &*self.settings.context.flow, file = %record.path.display(),
+                    "an earlier run of this flow has left {shown}: the broker keeps what it has queued there{queueing}, as long \
+                     as it keeps the session. To take that in, put the old connection back until nothing more comes; else end \
+                     the session at the broker and delete this file"
+                );
+            }
+        }
+    }
+
     /// Notes what the broker's session may have subscribed, and `more`.
     async fn note(&mut self, more: &[(String, Subscription)]) {
         let Some(session) = self.session.clone() else { return };
         let filters =
             self.subscribed.keys().chain(&self.leaving).chain(more.iter().map(|(filter, _)| filter));
-        let now = Some((session.clone(), filters.cloned().collect::<BTreeSet<_>>()));
+        let filters = filters.cloned().collect::<BTreeSet<_>>();
+        let now = Some((session.clone(), filters.clone()));
         if self.noted == now {
             return;
         }
-        let filters = now.as_ref().map(|(_, filters)| filters.clone()).unwrap_or_default();
-        if let Err(error) = self.record().write(session, filters).await {
+        let noted = Noted { session, shown: self.settings.dial.shown_session(), filters };
+        let instead_of = std::mem::take(&mut self.also_noted_as);
+        if let Err(error) = self.record().write(noted, instead_of).await {
             tracing::warn!(
                 target: "gristmill::mqtt", flow = &*self.settings.context.flow,
                 "what is subscribed cannot be noted in the state folder; a topic that is taken out of the flow while no runtime \
@@ -331,6 +433,7 @@ impl Session {
         loop {
             while let Some(packet) = self.ledger.acknowledge() {
                 link.send(packet)?;
+                self.stir();
             }
             // The second half of an acknowledgement with QoS 2 is the broker's turn, and comes at once.
             let is_quiet = self.phase == Phase::Abandoned || self.ledger.is_let_go();
@@ -343,11 +446,20 @@ impl Session {
                 self.is_up();
             }
             link.hold(has_enough);
-            let (retry_at, deadline) = (self.ledger.next_retry(), self.deadline());
+            if let Some((_, asked @ None)) = &mut self.alive {
+                *asked = Some(link.ask()?);
+            }
+            let (retry_at, deadline, silent_at) =
+                (self.ledger.next_retry(), self.deadline(), self.silent_at());
             let answer_by = self.asked.as_ref().map(|asked| asked.until);
             tokio::select! {
                 turn = link.turn() => match turn? {
                     Turn::Packet(packet) => self.received(packet, link).await?,
+                    Turn::Pong(number) => {
+                        if self.answered(number) {
+                            return Ok(());
+                        }
+                    }
                     Turn::Flushed => {}
                 },
                 command = self.commands.recv() => {
@@ -359,8 +471,12 @@ impl Session {
                     }
                 }
                 () = at(retry_at) => self.retry(),
+                () = at(silent_at) => self.emptying.asked = Some(link.ask()?),
                 () = at(deadline) => {
                     self.give_up("the broker did not answer a subscription in time");
+                    if self.is_done() {
+                        return Ok(());
+                    }
                     self.asked = None;
                     self.reconcile(link).await?;
                 }
@@ -376,22 +492,28 @@ impl Session {
     fn obey(&mut self, command: Option<Command>) -> bool {
         match command {
             Some(Command::Settled(sequence, settlement)) => {
-                let retry = (self.phase == Phase::Open).then(|| self.settings.context.limits.release_delay());
+                let retry = self.takes().then(|| self.settings.context.limits.release_delay());
                 self.ledger.settled(sequence, settlement, retry);
             }
             Some(Command::Change(settings, answer)) => {
-                let limit = settings.context.limits.prepare() / 4 * 3;
+                let deadline = Some(Instant::now() + settings.decision_limit());
+                self.move_to(settings.dial.session());
                 let before = std::mem::replace(&mut self.settings, *settings);
-                let waiting = Waiting {
-                    answer,
-                    before: Some(Box::new(before)),
-                    deadline: Some(Instant::now() + limit),
-                };
-                self.waiting = Some(waiting);
+                let otherwise = Otherwise::Before(Box::new(before));
+                self.waiting = Some(Waiting { answer, otherwise, deadline });
                 return true;
             }
+            Some(Command::Alive(answer)) => self.alive = Some((answer, None)),
+            Some(Command::Empty) if self.phase == Phase::Open => {
+                self.phase = Phase::Emptying;
+                self.settings.topics.clear();
+                self.emptying.lost_at = Some(Instant::now());
+                self.stir();
+                return true;
+            }
+            Some(Command::Empty) => {}
             Some(Command::Retire) => self.retires = true,
-            Some(Command::Close) if self.phase == Phase::Open => {
+            Some(Command::Close) if self.takes() => {
                 self.phase = Phase::Closed;
                 self.ledger.leave_waiting();
                 self.inbox.close();
@@ -402,10 +524,99 @@ impl Session {
         false
     }
 
+    /// Whether what the broker sends is taken.
+    fn takes(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Emptying)
+    }
+
+    /// The session is known by this from now on.
+    fn move_to(&mut self, session: SessionKey) {
+        if let Some(known) = &mut self.session
+            && *known != session
+        {
+            self.also_noted_as.push(std::mem::replace(known, session));
+        }
+    }
+
+    /// The settings of before, while others wait for their answer.
+    fn before(&self) -> Option<&Settings> {
+        match &self.waiting {
+            Some(Waiting { otherwise: Otherwise::Before(before), .. }) => Some(before),
+            _ => None,
+        }
+    }
+
     /// Whether the connection of before serves the settings that are to be taken.
     fn serves(&self) -> bool {
-        let before = self.waiting.as_ref().and_then(|waiting| waiting.before.as_ref());
-        before.is_none_or(|before| before.is_same_client(&self.settings))
+        self.before().is_none_or(|before| before.is_same_client(&self.settings))
+    }
+
+    /// Something came or went, so the broker may have more.
+    fn stir(&mut self) {
+        if self.phase == Phase::Emptying {
+            (self.emptying.stirred_at, self.emptying.asked) = (Some(Instant::now()), None);
+        }
+    }
+
+    /// Whether all is settled and unsubscribed, of a session that is emptied.
+    fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Emptying
+            && self.ledger.is_empty()
+            && self.ledger.is_let_go()
+            && self.inbox.len() == 0
+            && self.leaving.is_empty()
+    }
+
+    /// When to ask the broker whether there is more.
+    fn silent_at(&self) -> Option<Instant> {
+        let is_asked = self.emptying.asked.is_some();
+        self.emptying.stirred_at.filter(|_| self.is_at_rest() && !is_asked).map(|at| at + SILENCE)
+    }
+
+    /// A ping is answered. Whether the session is known to be empty.
+    ///
+    /// That rests on this: the broker has answered UNSUBSCRIBE, so that it adds nothing (MQTT 5.0, 3.10.4); it goes on with what
+    /// it has queued, which 3.10.4 allows and every broker does that was looked at; it sends what is queued as soon as there is
+    /// room for it, and there is, since all is acknowledged; it was silent for a while, see [`SILENCE`]; and what it sent
+    /// before it answered the ping is here before the answer, for a connection keeps the order.
+    fn answered(&mut self, ping: u64) -> bool {
+        if let Some((answer, _)) = self.alive.take_if(|(_, asked)| asked.is_some_and(|asked| asked <= ping)) {
+            let _gave_up = answer.send(self.links);
+        }
+        let is_empty = self.is_at_rest() && self.emptying.asked.is_some_and(|asked| asked <= ping);
+        if is_empty {
+            tracing::info!(
+                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
+                "{} is empty and is ended; the source goes on with the session in its place",
+                self.settings.dial.shown_session()
+            );
+            (self.phase, self.retires) = (Phase::Abandoned, true);
+        }
+        is_empty
+    }
+
+    /// When a session that cannot be reached is not waited for any longer, for others wait behind it.
+    fn leave_at(&self) -> Option<Instant> {
+        let lost_at = self.emptying.lost_at.filter(|_| self.phase == Phase::Emptying);
+        lost_at.map(|at| at + self.settings.context.limits.prepare() / 2)
+    }
+
+    /// Gives a session up that could not be emptied. What the flow has of it, it still settles; the broker does not hear of it.
+    fn leave_it_full(&mut self) {
+        let is_unsubscribed = self.subscribed.is_empty() && self.leaving.is_empty();
+        tracing::warn!(
+            target: "gristmill::mqtt", flow = &*self.settings.context.flow,
+            "{} could not be emptied ({}), and the source goes on with the session in its place. The broker keeps what it has \
+             queued there{}, {}. To take that in, put the old connection back until nothing more comes",
+            self.settings.dial.shown_session(),
+            self.emptying.problem,
+            if is_unsubscribed { "" } else { ", and goes on queueing" },
+            match self.settings.dial.connection.version {
+                Version::V5 => "until the session expires (session_expiry_s)",
+                Version::V311 => "as long as it keeps sessions",
+            },
+        );
+        self.phase = Phase::Abandoned;
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -425,31 +636,36 @@ impl Session {
     /// There is no connection, or no subscription.
     fn is_down(&mut self, error: LinkError) {
         let LinkError { text, is_refusal } = error;
-        // Once, and not with each attempt.
-        if self.said != text {
-            tracing::warn!(
-                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-                client = &*self.settings.dial.shown, "{text}; it is tried again for ever"
-            );
-            self.said.clone_from(&text);
-        }
         match self.waiting.take() {
-            Some(Waiting { answer, before: Some(before), .. }) => {
+            Some(Waiting { answer, otherwise: Otherwise::Before(before), .. }) => {
+                self.move_to(before.dial.session());
                 self.settings = *before;
                 let _cancelled = answer.send(Err(SourceError::new(text)));
                 // The connection of before was given up for this one.
                 return;
             }
-            Some(Waiting { answer, before: None, .. }) => {
-                if is_refusal {
+            Some(Waiting { answer, otherwise, .. }) => {
+                if is_refusal || matches!(otherwise, Otherwise::End) {
                     // It has not started: it is dropped by whoever asked.
-                    self.phase = Phase::Abandoned;
+                    (self.phase, self.retires) = (Phase::Abandoned, self.is_fresh);
                     let _cancelled = answer.send(Err(SourceError::new(text)));
                     return;
                 }
                 let _cancelled = answer.send(Ok(()));
             }
             None => {}
+        }
+        // Once, and not with each attempt.
+        if self.said != text {
+            tracing::warn!(
+                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
+                client = self.settings.dial.logged(), "{text}; it is tried again"
+            );
+            self.said.clone_from(&text);
+        }
+        self.emptying.problem.clone_from(&text);
+        if self.phase == Phase::Emptying {
+            self.emptying.lost_at.get_or_insert_with(Instant::now);
         }
         self.inbox.set_down(Some(text));
     }
@@ -515,8 +731,7 @@ impl Session {
             Packet::SubAck(answer) => self.subscribed(&answer, link).await,
             Packet::UnsubAck(answer) => {
                 if answer.pkid == self.unsubscribe {
-                    self.leaving.clear();
-                    self.note(&[]).await;
+                    self.unsubscribed(&answer).await;
                 }
                 Ok(())
             }
@@ -526,6 +741,22 @@ impl Session {
                 other.packet_type()
             ))),
         }
+    }
+
+    async fn unsubscribed(&mut self, answer: &UnsubAck) {
+        use UnsubAckReason::{NoSubscriptionExisted, Success};
+        let refused = answer.reasons.iter().find(|reason| !matches!(reason, Success | NoSubscriptionExisted));
+        if let Some(reason) = refused
+            && self.phase == Phase::Emptying
+        {
+            self.emptying.problem = format!("the broker refuses UNSUBSCRIBE: {reason:?}");
+            self.leave_it_full();
+            return;
+        }
+        self.leaving.clear();
+        self.emptying.lost_at = None;
+        self.stir();
+        self.note(&[]).await;
     }
 
     async fn subscribed(&mut self, answer: &SubAck, link: &mut Link) -> Result<(), LinkError> {
@@ -558,7 +789,7 @@ impl Session {
             self.settings.dial.shown,
             refused.join(", ")
         );
-        let goes_back = self.waiting.as_ref().is_some_and(|waiting| waiting.before.is_some());
+        let goes_back = self.before().is_some();
         let error = LinkError { text, is_refusal: true };
         if goes_back {
             self.is_down(error);
@@ -568,6 +799,8 @@ impl Session {
     }
 
     fn published(&mut self, publish: Publish, link: &mut Link) -> Result<(), LinkError> {
+        self.emptying.lost_at = None;
+        self.stir();
         if self.has_overflowed && publish.qos != QoS::AtMostOnce {
             return Ok(());
         }
@@ -576,7 +809,7 @@ impl Session {
             Arrival::AcknowledgeAgain => return link.send(Packet::PubRec(PubRec::new(publish.pkid, None))),
             Arrival::New => {}
         }
-        if self.phase != Phase::Open {
+        if !self.takes() {
             // Left to the session; of QoS 0 there is nothing to leave.
             self.has_overflowed |= publish.qos != QoS::AtMostOnce;
             return Ok(());
@@ -610,8 +843,8 @@ impl Session {
     /// Whether the rest may wait with the broker. Not while other settings wait for their answer, which would wait behind it,
     /// for meanwhile no one takes messages.
     fn has_enough(&self) -> bool {
-        let is_changing = self.waiting.as_ref().is_some_and(|waiting| waiting.before.is_some());
-        self.phase == Phase::Open && self.has_too_many() && !is_changing
+        let is_awaited = self.before().is_some() || self.alive.is_some();
+        self.takes() && self.has_too_many() && !is_awaited
     }
 
     fn take(&mut self, publish: &Publish) {
@@ -687,6 +920,11 @@ impl Settings {
     /// How long at most it takes to know whether the broker takes a change.
     pub(crate) fn change_limit(&self) -> Duration {
         self.context.limits.prepare()
+    }
+
+    /// When a change counts as not taken: early enough to go back.
+    fn decision_limit(&self) -> Duration {
+        self.change_limit() / 4 * 3
     }
 }
 

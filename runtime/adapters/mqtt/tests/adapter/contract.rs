@@ -20,8 +20,8 @@ use crate::support::{Client, Runtime, acknowledged, eventually};
 struct Topic {
     version: Json,
     qos: u8,
-    /// Whether other settings are those of the connection, and not only those of the subscription.
-    reconnects: bool,
+    /// The settings of the connection that take over, besides those of the subscription.
+    later: Option<Json>,
     world: Option<World>,
 }
 
@@ -33,8 +33,8 @@ struct World {
 }
 
 impl Topic {
-    fn new(version: Json, qos: u8, reconnects: bool) -> Self {
-        Self { version, qos, reconnects, world: None }
+    fn new(version: Json, qos: u8, later: Option<Json>) -> Self {
+        Self { version, qos, later, world: None }
     }
 }
 
@@ -51,9 +51,9 @@ impl SourceHarness for Topic {
 
     async fn take_over(&mut self, old: Box<dyn Source>) -> Box<dyn Source> {
         let world = self.world.as_mut().unwrap();
-        if self.reconnects {
+        if let Some(later) = &self.later {
             let url = world.broker.url();
-            world.runtime.connect(&url, self.version.clone(), json!({"keep_alive_s": 20}));
+            world.runtime.connect(&url, self.version.clone(), later.clone());
         }
         let config = json!({"topics": ["in/+", "elsewhere/#"], "qos": self.qos});
         world.runtime.prepare(config).await.take_over(old).await.ok().unwrap()
@@ -72,7 +72,10 @@ impl SourceHarness for Topic {
     async fn is_empty(&mut self) -> bool {
         let world = self.world.as_ref().unwrap();
         if self.qos > 0 {
-            let all = || acknowledged(&world.broker, "mill-tests").len() == world.injected;
+            let all = || {
+                let of = |client: &str| acknowledged(&world.broker, client).len();
+                of("mill-tests") + of("later-tests") == world.injected
+            };
             eventually("not every message was acknowledged, or one was twice", all).await;
         }
         true
@@ -154,27 +157,37 @@ async fn the_sink_keeps_the_contract_with_version_3_1_1() {
 
 #[tokio::test]
 async fn the_source_keeps_the_contract_with_version_5() {
-    source_suite(|| Topic::new(json!(5), 1, false)).await;
+    source_suite(|| Topic::new(json!(5), 1, None)).await;
 }
 
 #[tokio::test]
 async fn the_source_keeps_the_contract_with_version_5_and_qos_2() {
-    source_suite(|| Topic::new(json!(5), 2, false)).await;
+    source_suite(|| Topic::new(json!(5), 2, None)).await;
 }
 
 #[tokio::test]
 async fn the_source_keeps_the_contract_when_its_connection_changes() {
-    source_suite(|| Topic::new(json!(5), 1, true)).await;
+    source_suite(|| Topic::new(json!(5), 1, Some(json!({"keep_alive_s": 20})))).await;
 }
 
 #[tokio::test]
 async fn the_source_keeps_the_contract_with_version_3_1_1() {
-    source_suite(|| Topic::new(json!("3.1.1"), 1, false)).await;
+    source_suite(|| Topic::new(json!("3.1.1"), 1, None)).await;
 }
 
 #[tokio::test]
 async fn the_source_keeps_the_contract_with_version_3_1_1_and_another_connection() {
-    source_suite(|| Topic::new(json!("3.1.1"), 2, true)).await;
+    source_suite(|| Topic::new(json!("3.1.1"), 2, Some(json!({"keep_alive_s": 20})))).await;
+}
+
+#[tokio::test]
+async fn the_source_keeps_the_contract_when_its_client_id_changes() {
+    source_suite(|| Topic::new(json!(5), 1, Some(json!({"client_id": "later"})))).await;
+}
+
+#[tokio::test]
+async fn the_source_keeps_the_contract_with_version_3_1_1_and_another_client_id() {
+    source_suite(|| Topic::new(json!("3.1.1"), 2, Some(json!({"client_id": "later"})))).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! | `config` | what is said about a configuration before anything runs |
 //! | `contract` | the contract of every adapter |
 //! | `source` | crashes, restarts, order, overflow, changes of settings |
+//! | `sessions` | another client id or broker: the session of before is emptied and ended |
 //! | `sink` | topics and properties, restarts, `call` |
 //! | `doors` | TLS, passwords, access lists: what is said to who does not get in |
 
@@ -20,6 +21,7 @@
 mod config;
 mod contract;
 mod doors;
+mod sessions;
 mod sink;
 mod source;
 mod support;

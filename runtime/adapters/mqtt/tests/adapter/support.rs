@@ -86,6 +86,12 @@ impl Runtime {
         self.source_spec(config).prepare(context).await.unwrap()
     }
 
+    /// What is noted of sessions.
+    pub(crate) fn noted(&self) -> String {
+        let file = self.folder.path().join("state/mqtt-subscriptions.json");
+        std::fs::read_to_string(file).unwrap_or_default()
+    }
+
     pub(crate) async fn source(&self, config: Json) -> Box<dyn Source> {
         self.prepare(config).await.start().await.unwrap()
     }
