@@ -6,6 +6,7 @@
 //! | `connection` | a broker, checked |
 //! | `topic` | the rules of topics and topic filters |
 //! | `wire` | packets, and 3.1.1 as 5.0 |
+//! | `reason` | why a broker refuses, by number |
 //! | `monitor` | how the clients are doing |
 //! | `link` | one network connection to a broker |
 //! | `backoff` | how long to wait before the next one |
@@ -21,6 +22,7 @@ mod connection;
 mod link;
 mod monitor;
 mod properties;
+mod reason;
 mod sink;
 mod source;
 mod topic;

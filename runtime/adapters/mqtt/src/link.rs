@@ -30,7 +30,8 @@ use crate::{
     config::Version,
     connection::{Broker, MqttConnection, SessionKey},
     monitor::{Monitor, Up},
-    wire::{Codec, Packet, QoS},
+    reason::Reason,
+    wire::{Codec, Incoming, Packet, QoS},
 };
 
 /// How much is read at once, in bytes.
@@ -74,6 +75,8 @@ pub(crate) struct LinkError {
     pub(crate) text: String,
     /// Whether the broker has refused, so that nothing but another configuration helps.
     pub(crate) is_refusal: bool,
+    /// With which the broker ended the connection, when it said so.
+    pub(crate) reason: Option<Reason>,
 }
 
 /// What the broker said when it let us in.
@@ -100,6 +103,8 @@ pub(crate) struct Welcome {
 pub(crate) enum Turn {
     /// The broker sent this.
     Packet(Packet),
+    /// The broker does not take the message of this packet identifier (version 5).
+    Refused { packet: u16, reason: Reason },
     /// All that was to be written is with the system.
     Flushed,
     /// The broker has answered the ping of this number, see [`Link::ask`].
@@ -220,10 +225,9 @@ impl Dial {
                     }
                     return Ok((link, welcome));
                 }
-                Turn::Packet(other) => {
+                Turn::Packet(_) | Turn::Refused { .. } => {
                     return Err(LinkError::lost(format!(
-                        "{shown} answered CONNECT with {:?}: is it an MQTT broker?",
-                        other.packet_type()
+                        "{shown} answered CONNECT with something else: is it an MQTT broker?"
                     )));
                 }
             }
@@ -299,7 +303,7 @@ impl Dial {
                 )));
             }
         };
-        Err(LinkError { text: format!("{shown} does not let {client} in: {mend}"), is_refusal: true })
+        Err(LinkError::refused(format!("{shown} does not let {client} in: {mend}")))
     }
 }
 
@@ -395,7 +399,7 @@ impl Link {
             return;
         }
         let written = async {
-            while let Ok(Turn::Packet(_) | Turn::Pong(_)) = self.turn().await {}
+            while let Ok(Turn::Packet(_) | Turn::Refused { .. } | Turn::Pong(_)) = self.turn().await {}
             // Until the broker closes, so that it has read everything before a next connection of this client.
             while self.turn().await.is_ok() {}
         };
@@ -404,47 +408,67 @@ impl Link {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, LinkError>> {
-        if self.poll_write(cx)? {
-            return Poll::Ready(Ok(Turn::Flushed));
-        }
-        while !self.is_held {
-            let read = self.codec.decode(&mut self.read);
-            match read
-                .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.shown)))?
-            {
-                Some(Packet::PingResp) => {
-                    self.pongs += 1;
-                    return Poll::Ready(Ok(Turn::Pong(self.pongs)));
-                }
-                Some(Packet::Disconnect(notice)) => {
-                    let why = match notice.reason_code {
-                        DisconnectReasonCode::SessionTakenOver => format!("SessionTakenOver: {RIVAL}"),
-                        code => format!("{code:?}"),
-                    };
-                    let text = format!("{} ended the connection: {why}", self.shown);
-                    return Poll::Ready(Err(LinkError::lost(text)));
-                }
-                Some(packet) => return Poll::Ready(Ok(Turn::Packet(packet))),
-                None => {
-                    if self.read.capacity() - self.read.len() < MIN_ROOM_BYTES {
-                        self.read.reserve(READ_BYTES);
+        match self.poll_write(cx) {
+            Ok(true) => return Poll::Ready(Ok(Turn::Flushed)),
+            Ok(false) => {}
+            // A broker that closes while it is written to may have said why.
+            Err(error) => {
+                return loop {
+                    match self.poll_read(cx) {
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(why)) if why.reason.is_some() => break Poll::Ready(Err(why)),
+                        Poll::Ready(Err(_)) | Poll::Pending => break Poll::Ready(Err(error)),
                     }
-                    match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read) {
-                        Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.lost("it was closed"))),
-                        Poll::Ready(Ok(_)) => {
-                            self.received_at = Instant::now();
-                            self.asked_at = None;
-                        }
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(error))),
-                        Poll::Pending => break,
-                    }
-                }
+                };
             }
+        }
+        if !self.is_held
+            && let Poll::Ready(turn) = self.poll_read(cx)
+        {
+            return Poll::Ready(turn);
         }
         ready!(self.poll_alarm(cx))?;
         // A ping is to be written.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready with what the broker sends.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, LinkError>> {
+        loop {
+            let read = self.codec.decode(&mut self.read);
+            match read
+                .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.shown)))?
+            {
+                Some(Incoming::Packet(Packet::PingResp)) => {
+                    self.pongs += 1;
+                    return Poll::Ready(Ok(Turn::Pong(self.pongs)));
+                }
+                Some(Incoming::Packet(packet)) => return Poll::Ready(Ok(Turn::Packet(packet))),
+                Some(Incoming::Refused { packet, reason }) => {
+                    return Poll::Ready(Ok(Turn::Refused { packet, reason }));
+                }
+                Some(Incoming::Ended(reason)) => {
+                    let rival = if reason == Reason::SESSION_TAKEN_OVER { RIVAL } else { "" };
+                    let colon = if rival.is_empty() { "" } else { ": " };
+                    let text = format!("{} ended the connection: {reason}{colon}{rival}", self.shown);
+                    return Poll::Ready(Err(LinkError { reason: Some(reason), ..LinkError::lost(text) }));
+                }
+                None => {
+                    if self.read.capacity() - self.read.len() < MIN_ROOM_BYTES {
+                        self.read.reserve(READ_BYTES);
+                    }
+                    match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)) {
+                        Ok(0) => return Poll::Ready(Err(self.lost("it was closed"))),
+                        Ok(_) => {
+                            self.received_at = Instant::now();
+                            self.asked_at = None;
+                        }
+                        Err(error) => return Poll::Ready(Err(self.lost(error))),
+                    }
+                }
+            }
+        }
     }
 
     /// True when all that was to be written has just been.
@@ -516,7 +540,12 @@ fn with_mend(mut text: String) -> String {
 impl LinkError {
     /// One that time may mend.
     pub(crate) fn lost(text: String) -> Self {
-        Self { text, is_refusal: false }
+        Self { text, is_refusal: false, reason: None }
+    }
+
+    /// One that another configuration mends.
+    pub(crate) fn refused(text: String) -> Self {
+        Self { is_refusal: true, ..Self::lost(text) }
     }
 
     /// The connection was made and lost soon, so often in a row.

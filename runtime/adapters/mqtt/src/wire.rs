@@ -11,7 +11,7 @@ use rumqttc_v4::mqttbytes::{self as core4, v4};
 use rumqttc_v5::mqttbytes::{self as core5, v5};
 use tokio_util::codec::Decoder;
 
-use crate::config::Version;
+use crate::{config::Version, reason::Reason};
 
 pub(crate) use rumqttc_v5::mqttbytes::{QoS, v5::Packet};
 
@@ -22,6 +22,21 @@ const MAX_PACKET_BYTES: usize = 268_435_455 + 5;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Codec {
     version: Version,
+}
+
+/// What a broker sends.
+#[derive(Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is given; a box would be one more allocation a packet"
+)]
+pub(crate) enum Incoming {
+    /// What the library can read.
+    Packet(Packet),
+    /// A PUBACK or PUBREC that says no to the message of this packet identifier.
+    Refused { packet: u16, reason: Reason },
+    /// A DISCONNECT.
+    Ended(Reason),
 }
 
 /// What cannot be read or written, in the library's words.
@@ -51,21 +66,27 @@ impl Codec {
 }
 
 impl Decoder for Codec {
-    type Item = Packet;
+    type Item = Incoming;
     type Error = WireError;
 
-    fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Packet>, WireError> {
+    fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Incoming>, WireError> {
         if !from.has_remaining() {
             return Ok(None);
         }
         match self.version {
-            Version::V5 => match v5::Packet::read(from, None) {
-                Ok(packet) => Ok(Some(packet)),
-                Err(core5::Error::InsufficientBytes(_)) => Ok(None),
-                Err(error) => Err(in_words(error)),
+            Version::V5 => match refusal(from) {
+                Some((length, refusal)) => {
+                    from.advance(length);
+                    Ok(Some(refusal))
+                }
+                None => match v5::Packet::read(from, None) {
+                    Ok(packet) => Ok(Some(Incoming::Packet(packet))),
+                    Err(core5::Error::InsufficientBytes(_)) => Ok(None),
+                    Err(error) => Err(in_words(error)),
+                },
             },
             Version::V311 => match v4::Packet::read(from, MAX_PACKET_BYTES) {
-                Ok(packet) => upgraded(packet).map(Some),
+                Ok(packet) => upgraded(packet).map(|packet| Some(Incoming::Packet(packet))),
                 Err(core4::Error::InsufficientBytes(_)) => Ok(None),
                 Err(error) => Err(in_words(error)),
             },
@@ -84,6 +105,36 @@ impl std::fmt::Display for WireError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A whole PUBACK or PUBREC that says no, or a DISCONNECT, at the beginning of what was read; and how many bytes it has.
+fn refusal(from: &[u8]) -> Option<(usize, Incoming)> {
+    const PUBACK: u8 = 0x40;
+    const PUBREC: u8 = 0x50;
+    const DISCONNECT: u8 = 0xe0;
+    let (kind, rest) = from.split_first()?;
+    if ![PUBACK, PUBREC, DISCONNECT].contains(kind) {
+        return None;
+    }
+    // The length is in bytes of seven bits, the lowest first (section 1.5.5).
+    let (mut length, mut digits) = (0, 0);
+    for digit in rest.iter().take(4) {
+        length |= usize::from(digit & 0x7f) << (7 * digits);
+        digits += 1;
+        if digit & 0x80 == 0 {
+            let packet = rest.get(digits..digits + length)?;
+            let incoming = match (*kind, packet) {
+                // Without a code it is the good-bye of a server that goes.
+                (DISCONNECT, packet) => Incoming::Ended(Reason(packet.first().copied().unwrap_or_default())),
+                (_, [high, low, code, ..]) if *code >= Reason::FIRST_FAILURE => {
+                    Incoming::Refused { packet: u16::from_be_bytes([*high, *low]), reason: Reason(*code) }
+                }
+                _ => return None,
+            };
+            return Some((1 + digits + length, incoming));
+        }
+    }
+    None
 }
 
 fn in_words(error: impl std::fmt::Display) -> WireError {
@@ -208,9 +259,29 @@ mod tests {
             let last = bytes.split_off(bytes.len() - 1);
             assert_eq!(codec.decode(&mut bytes).unwrap(), None);
             bytes.extend_from_slice(&last);
-            assert_eq!(codec.decode(&mut bytes).unwrap(), Some(publish()));
+            assert_eq!(codec.decode(&mut bytes).unwrap(), Some(Incoming::Packet(publish())));
             assert_eq!(codec.decode(&mut bytes).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_refusal_is_read_whatever_its_reason() {
+        let mut bytes = BytesMut::new();
+        let (ack, rec) = ([0x40, 4, 0, 7, 0x95, 0], [0x50, 3, 1, 0, 0xee]);
+        for sent in
+            [&ack[..], &rec, &[0x40, 2, 0, 8], &[0xe0, 2, 0x95, 0], &[0xe0, 0], &[0x40, 4, 0, 9, 0x95]]
+        {
+            bytes.extend_from_slice(sent);
+        }
+        let mut codec = Codec::new(Version::V5);
+        let mut next = || codec.decode(&mut bytes).unwrap();
+        let refused = |packet, reason| Some(Incoming::Refused { packet, reason: Reason(reason) });
+        assert_eq!(next(), refused(7, 0x95));
+        assert_eq!(next(), refused(256, 0xee));
+        assert_eq!(next(), Some(Incoming::Packet(Packet::PubAck(v5::PubAck::new(8, None)))));
+        assert_eq!(next(), Some(Incoming::Ended(Reason::PACKET_TOO_LARGE)));
+        assert_eq!(next(), Some(Incoming::Ended(Reason(0))));
+        assert_eq!(next(), None, "it is not whole");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{
     connection::MqttConnection,
     link::{Dial, Link, LinkError, Turn, Welcome},
     monitor::Monitors,
+    reason::Reason,
     wire::{Packet, QoS},
 };
 
@@ -37,6 +38,10 @@ const WINDOW: usize = 1_000;
 /// How many messages with QoS 2 are under way at most where the broker cannot say how many it takes: what Mosquitto takes by
 /// default. It throws out whoever sends more.
 const WINDOW_OF_3_1_1: usize = 20;
+
+/// What to do about a message that is too large for the broker.
+const TOO_LARGE_MEND: &str =
+    "make it smaller, or raise the limit of the broker (Mosquitto: `message_size_limit`, `max_packet_size`)";
 
 /// The clients of all connections, by name.
 #[derive(Debug)]
@@ -77,6 +82,8 @@ pub(crate) struct Order {
 struct UnderWay {
     done: oneshot::Sender<Result<(), Failure>>,
     qos: QoS,
+    /// The size of its packet.
+    bytes: usize,
     needs_receiver: bool,
     /// The broker has said so (version 5).
     has_no_receiver: bool,
@@ -91,8 +98,10 @@ struct Task {
     under_way: HashMap<u16, UnderWay>,
     /// How many of them have QoS 2.
     exactly_once: usize,
-    /// QoS 0: written, and not yet with the system.
-    unflushed: Vec<oneshot::Sender<Result<(), Failure>>>,
+    /// QoS 0: written, and not yet with the system; each with the size of its packet.
+    unflushed: Vec<(usize, oneshot::Sender<Result<(), Failure>>)>,
+    /// The size of the largest packet that went out over this connection with QoS 0, of which no one hears any more.
+    largest_gone: usize,
     answers: HashMap<Bytes, oneshot::Sender<Result<Publish, Failure>>>,
     /// When answers that no one waits for any more are looked for.
     sweep_at: usize,
@@ -149,6 +158,7 @@ impl Clients {
             under_way: HashMap::new(),
             exactly_once: 0,
             unflushed: Vec::new(),
+            largest_gone: 0,
             answers: HashMap::new(),
             sweep_at: WINDOW,
             answer_topic: answer_topic.clone(),
@@ -231,20 +241,46 @@ impl Task {
 
     /// Publishes over a connection until it is lost (an error), or no one wants it any more.
     async fn serve(&mut self, mut link: Link, welcome: Welcome) -> Result<(), LinkError> {
-        (self.is_subscribed, self.exactly_once) = (false, 0);
+        (self.is_subscribed, self.exactly_once, self.largest_gone) = (false, 0, 0);
         let served = self.serve_until_done(&mut link, &welcome).await;
         let Err(error) = served else {
             link.disconnect(None).await;
             return Ok(());
         };
+        if error.reason == Some(Reason::PACKET_TOO_LARGE) {
+            self.reject_the_largest();
+        }
         let text = format!("{}; whether the broker has the message is not known", error.text);
-        for done in self.under_way.drain().map(|(_, it)| it.done).chain(self.unflushed.drain(..)) {
+        let unflushed = self.unflushed.drain(..).map(|(_, done)| done);
+        for done in self.under_way.drain().map(|(_, it)| it.done).chain(unflushed) {
             let _gave_up = done.send(Err(unavailable(&text)));
         }
         for (_, answer) in self.answers.drain() {
             let _gave_up = answer.send(Err(unavailable(&error.text)));
         }
         Err(error)
+    }
+
+    /// The broker has ended the connection because a packet was too large, and did not say which.
+    ///
+    /// It was one that has no confirmation. Whichever it was, it was larger than the broker takes, and so is every larger one: the
+    /// largest without a confirmation is too large for certain, and to send it again would cut the connection again. That does
+    /// not hold when a larger one was gone by then (QoS 0): then none is rejected, and all can be tried again.
+    fn reject_the_largest(&mut self) {
+        let waiting = self.under_way.values().map(|it| it.bytes);
+        let Some(bytes) = waiting.chain(self.unflushed.iter().map(|(bytes, _)| *bytes)).max() else { return };
+        if bytes < self.largest_gone {
+            return;
+        }
+        let too_large = self.too_large(bytes);
+        let packets: Vec<u16> =
+            self.under_way.iter().filter(|(_, it)| it.bytes == bytes).map(|(packet, _)| *packet).collect();
+        for packet in packets {
+            self.finish(packet, Err(too_large.clone()));
+        }
+        for (_, done) in self.unflushed.extract_if(.., |(size, _)| *size == bytes) {
+            let _gave_up = done.send(Err(too_large.clone()));
+        }
     }
 
     async fn serve_until_done(&mut self, link: &mut Link, welcome: &Welcome) -> Result<(), LinkError> {
@@ -262,8 +298,10 @@ impl Task {
             tokio::select! {
                 turn = link.turn() => match turn? {
                     Turn::Packet(packet) => self.received(packet, link)?,
+                    Turn::Refused { packet, reason } => self.refused(packet, reason),
                     Turn::Flushed => {
-                        for done in self.unflushed.drain(..) {
+                        for (bytes, done) in self.unflushed.drain(..) {
+                            self.largest_gone = self.largest_gone.max(bytes);
                             let _gave_up = done.send(Ok(()));
                         }
                     }
@@ -290,12 +328,17 @@ impl Task {
         }
         let shown = &self.dial.connection.broker.shown;
         let qos = order.publish.qos;
+        // Two bytes for the packet identifier, which it does not have yet.
+        let bytes = order.publish.size().saturating_add(2);
         let problem = if qos as u8 > welcome.qos {
             Some(format!("{shown} takes QoS {} at best", welcome.qos))
         } else if order.publish.retain && !welcome.retains {
             Some(format!("{shown} keeps no retained messages"))
-        } else if order.publish.size().saturating_add(2) > welcome.packet_bytes {
-            Some(format!("{shown} takes packets of {} bytes at most", welcome.packet_bytes))
+        } else if bytes > welcome.packet_bytes {
+            Some(format!(
+                "{shown} takes packets of at most {} bytes, and that of the message has {bytes}; {TOO_LARGE_MEND}",
+                welcome.packet_bytes
+            ))
         } else {
             None
         };
@@ -323,10 +366,11 @@ impl Task {
             self.expect_answer(correlation, answer);
         }
         if qos == QoS::AtMostOnce {
-            self.unflushed.push(done);
+            self.unflushed.push((bytes, done));
         } else {
             self.exactly_once += usize::from(qos == QoS::ExactlyOnce);
-            self.under_way.insert(packet, UnderWay { done, qos, needs_receiver, has_no_receiver: false });
+            self.under_way
+                .insert(packet, UnderWay { done, qos, bytes, needs_receiver, has_no_receiver: false });
         }
         Ok(())
     }
@@ -352,40 +396,24 @@ impl Task {
 
     fn received(&mut self, packet: Packet, link: &mut Link) -> Result<(), LinkError> {
         match packet {
+            // One that says no is a `Turn::Refused`.
             Packet::PubAck(it) => {
-                let result = match it.reason {
-                    PubAckReason::Success => Ok(()),
-                    PubAckReason::NoMatchingSubscribers => {
-                        self.note_no_receiver(it.pkid);
-                        Ok(())
-                    }
-                    PubAckReason::QuotaExceeded
-                    | PubAckReason::UnspecifiedError
-                    | PubAckReason::ImplementationSpecificError => Err(self.for_now(it.reason)),
-                    reason => Err(self.for_ever(reason)),
-                };
-                self.finish(it.pkid, result);
+                if it.reason == PubAckReason::NoMatchingSubscribers {
+                    self.note_no_receiver(it.pkid);
+                }
+                self.finish(it.pkid, Ok(()));
             }
             Packet::PubRec(it) => {
-                let result = match it.reason {
-                    PubRecReason::Success | PubRecReason::NoMatchingSubscribers => {
-                        if it.reason == PubRecReason::NoMatchingSubscribers {
-                            self.note_no_receiver(it.pkid);
-                        }
-                        return link.send(Packet::PubRel(PubRel::new(it.pkid, None)));
-                    }
-                    PubRecReason::QuotaExceeded
-                    | PubRecReason::UnspecifiedError
-                    | PubRecReason::ImplementationSpecificError => self.for_now(it.reason),
-                    reason => self.for_ever(reason),
-                };
-                self.finish(it.pkid, Err(result));
+                if it.reason == PubRecReason::NoMatchingSubscribers {
+                    self.note_no_receiver(it.pkid);
+                }
+                return link.send(Packet::PubRel(PubRel::new(it.pkid, None)));
             }
             Packet::PubComp(it) => {
                 let result = match it.reason {
                     PubCompReason::Success => Ok(()),
                     // It has forgotten the message halfway.
-                    reason => Err(self.for_now(reason)),
+                    PubCompReason::PacketIdentifierNotFound => Err(self.for_now(Reason(0x92))),
                 };
                 self.finish(it.pkid, result);
             }
@@ -432,7 +460,8 @@ impl Task {
     }
 
     fn finish(&mut self, packet: u16, result: Result<(), Failure>) {
-        if let Some(UnderWay { done, qos, needs_receiver, has_no_receiver }) = self.under_way.remove(&packet)
+        if let Some(UnderWay { done, qos, needs_receiver, has_no_receiver, .. }) =
+            self.under_way.remove(&packet)
         {
             self.exactly_once -= usize::from(qos == QoS::ExactlyOnce);
             let result = match result {
@@ -452,17 +481,31 @@ impl Task {
         }
     }
 
-    fn for_now(&self, reason: impl std::fmt::Debug) -> Failure {
-        unavailable(&format!(
-            "{} does not take the message now: {reason:?}",
-            self.dial.connection.broker.shown
-        ))
+    /// The broker does not take a message.
+    fn refused(&mut self, packet: u16, reason: Reason) {
+        let bytes = self.under_way.get(&packet).map_or(0, |it| it.bytes);
+        let failure = match reason {
+            Reason::PACKET_TOO_LARGE => self.too_large(bytes),
+            Reason::QUOTA_EXCEEDED
+            | Reason::UNSPECIFIED
+            | Reason::IMPLEMENTATION_SPECIFIC
+            | Reason::PACKET_IDENTIFIER_IN_USE => self.for_now(reason),
+            reason => rejected(&format!(
+                "{} refuses the message: {reason}; see the topic, and the broker's access list",
+                self.dial.connection.broker.shown
+            )),
+        };
+        self.finish(packet, Err(failure));
     }
 
-    fn for_ever(&self, reason: impl std::fmt::Debug) -> Failure {
-        let shown = &self.dial.connection.broker.shown;
+    fn for_now(&self, reason: Reason) -> Failure {
+        unavailable(&format!("{} does not take the message now: {reason}", self.dial.connection.broker.shown))
+    }
+
+    fn too_large(&self, bytes: usize) -> Failure {
         rejected(&format!(
-            "{shown} refuses the message: {reason:?} (see the topic, and the broker's access list)"
+            "{} takes no packet as large as that of the message, which has {bytes} bytes; {TOO_LARGE_MEND}",
+            self.dial.connection.broker.shown
         ))
     }
 }

@@ -270,6 +270,7 @@ impl Session {
             Ok((link, _)) => {
                 link.disconnect(None).await;
                 record.remove(session).await;
+                tracing::info!(target: "gristmill::mqtt", flow = &*context.flow, "{} is ended", dial.shown_session());
             }
             Err(LinkError { text, .. }) => tracing::warn!(
                 target: "gristmill::mqtt", flow = &*context.flow, client = dial.logged(),
@@ -460,7 +461,8 @@ impl Session {
                             return Ok(());
                         }
                     }
-                    Turn::Flushed => {}
+                    // A source publishes nothing that could be refused.
+                    Turn::Flushed | Turn::Refused { .. } => {}
                 },
                 command = self.commands.recv() => {
                     if self.obey(command) {
@@ -585,11 +587,6 @@ impl Session {
         }
         let is_empty = self.is_at_rest() && self.emptying.asked.is_some_and(|asked| asked <= ping);
         if is_empty {
-            tracing::info!(
-                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-                "{} is empty and is ended; the source goes on with the session in its place",
-                self.settings.dial.shown_session()
-            );
             (self.phase, self.retires) = (Phase::Abandoned, true);
         }
         is_empty
@@ -635,7 +632,7 @@ impl Session {
 
     /// There is no connection, or no subscription.
     fn is_down(&mut self, error: LinkError) {
-        let LinkError { text, is_refusal } = error;
+        let LinkError { text, is_refusal, .. } = error;
         match self.waiting.take() {
             Some(Waiting { answer, otherwise: Otherwise::Before(before), .. }) => {
                 self.move_to(before.dial.session());
@@ -790,7 +787,7 @@ impl Session {
             refused.join(", ")
         );
         let goes_back = self.before().is_some();
-        let error = LinkError { text, is_refusal: true };
+        let error = LinkError::refused(text);
         if goes_back {
             self.is_down(error);
             return self.reconcile(link).await;

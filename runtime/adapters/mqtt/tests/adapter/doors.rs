@@ -182,7 +182,7 @@ async fn a_topic_that_may_not_be_published_to_is_a_failure() {
     let sink = runtime.sink(json!({"topic": "closed"}), SinkUse::Send).await;
     let message = gristmill_core::Message::new("m", gristmill_core::Timestamp::from_millis(0), "");
     let failure = sink.send(gristmill_core::sink::Outgoing::new(&message, &[])).await.unwrap_err();
-    assert!(failure.text().contains("NotAuthorized") && !failure.is_retryable(), "{failure}");
+    assert!(failure.text().contains("not authorized (0x87)") && !failure.is_retryable(), "{failure}");
 }
 
 #[tokio::test]

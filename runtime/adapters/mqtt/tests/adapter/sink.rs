@@ -2,14 +2,22 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use gristmill_brokers::mosquitto::Mosquitto;
+use bytes::BytesMut;
+use gristmill_brokers::mosquitto::{Mosquitto, MosquittoOptions};
 use gristmill_core::{
     ErrorClass, Failure, Message, Timestamp,
     adapter::SinkUse,
     sink::{Answer, Outgoing, Sink},
 };
-use rumqttc_v5::{PublishOptions, PublishProperties, QoS};
+use rumqttc_v5::{
+    PublishOptions, PublishProperties, QoS,
+    mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, PubAck},
+};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use crate::support::{Client, Runtime};
 
@@ -239,5 +247,102 @@ async fn many_messages_of_qos_2_go_out_over_one_connection() {
             seen.insert(listener.next().await.payload);
         }
         assert_eq!(broker.log().matches(" as mill-sinks-").count(), 1, "it connected once");
+    }
+}
+
+/// Mosquitto says no to a message (`message_size_limit`) or says how large packets may be (`max_packet_size`).
+#[tokio::test]
+async fn a_message_that_is_too_large_for_the_broker_is_rejected_and_the_others_go_on() {
+    for (line, said) in
+        [("message_size_limit 1000", "5018 bytes"), ("max_packet_size 1000", "at most 1000 bytes")]
+    {
+        for qos in [1, 2] {
+            // Without a limit to its queue, Mosquitto ends the connection of whoever it refuses something.
+            let lines = vec![line.to_owned(), "max_queued_messages 1000".to_owned()];
+            let options = MosquittoOptions { lines, ..MosquittoOptions::default() };
+            let broker = Mosquitto::with(&options);
+            let runtime = Runtime::new(&broker.url(), json!(5), json!({}));
+            let sink = runtime.sink(json!({"topic": "out", "qos": qos}), SinkUse::Send).await;
+            let large = "x".repeat(5_000);
+            let (before, refused, after) =
+                tokio::join!(send(&sink, "1", &[]), send(&sink, &large, &[]), send(&sink, "2", &[]));
+            assert!(before.is_ok() && after.is_ok(), "{line} {qos}: {before:?} {after:?}\n{}", broker.log());
+            let failure = refused.unwrap_err();
+            assert_eq!(failure.class(), ErrorClass::SinkRejected, "{failure}");
+            assert!(
+                failure.text().contains(said) && failure.text().contains(line.split(' ').next().unwrap()),
+                "{failure}"
+            );
+            assert_eq!(broker.log().matches(" as mill-sinks-").count(), 1, "it connected once");
+        }
+    }
+}
+
+/// A broker that says nothing of its limit beforehand, and ends the connection of who goes over it.
+async fn strict_broker(limit: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("mqtt://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut read = BytesMut::new();
+            'connection: loop {
+                while let Ok(packet) = Packet::read(&mut read, None) {
+                    let mut answer = BytesMut::new();
+                    match packet {
+                        Packet::Connect(..) => {
+                            let code = ConnectReturnCode::Success;
+                            let welcome = ConnAck { session_present: false, code, properties: None };
+                            Packet::ConnAck(welcome).write(&mut answer, None).unwrap();
+                        }
+                        Packet::Publish(publish) if publish.payload.len() > limit => {
+                            tcp.write_all(&[0xe0, 2, 0x95, 0]).await.unwrap();
+                            break 'connection;
+                        }
+                        // All it has to confirm comes behind what it does not take.
+                        Packet::Publish(publish) if publish.payload == "end" => {
+                            Packet::PubAck(PubAck::new(publish.pkid, None)).write(&mut answer, None).unwrap();
+                        }
+                        _ => {}
+                    }
+                    tcp.write_all(&answer).await.unwrap();
+                }
+                if tcp.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn when_a_broker_ends_the_connection_over_a_size_only_the_largest_message_is_rejected() {
+    let url = strict_broker(1_000).await;
+    let runtime = Runtime::new(&url, json!(5), json!({}));
+    let sink = runtime.sink(json!({"topic": "out"}), SinkUse::Send).await;
+    let bodies = [10, 1_500, 2_000, 20].map(|size| "x".repeat(size));
+    let (small, large, largest, late) = tokio::join!(
+        send(&sink, &bodies[0], &[]),
+        send(&sink, &bodies[1], &[]),
+        send(&sink, &bodies[2], &[]),
+        send(&sink, &bodies[3], &[]),
+    );
+    let failure = largest.unwrap_err();
+    assert_eq!(failure.class(), ErrorClass::SinkRejected, "{failure}");
+    for other in [small, large, late] {
+        let failure = other.unwrap_err();
+        assert_eq!(failure.class(), ErrorClass::SinkUnavailable, "{failure}");
+        assert!(failure.text().contains("packet too large (0x95)"), "{failure}");
+    }
+    // Tried again, the other one is the largest.
+    loop {
+        let failure = send(&sink, &bodies[1], &[]).await.unwrap_err();
+        if failure.class() == ErrorClass::SinkRejected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while send(&sink, "end", &[]).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
