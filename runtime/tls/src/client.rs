@@ -24,6 +24,11 @@ pub struct ClientFiles {
 }
 
 impl ClientTls {
+    /// Whether this side makes itself known by a certificate.
+    pub fn has_certificate(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// Checks what stands under `tls`, of which `node` is the map. Relative paths are relative to `base_dir`; no file is
     /// opened. `None` when there are mistakes.
     pub fn check(

@@ -54,6 +54,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Whom to connect to, and as whom.
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
+    /// The name of the connection.
+    pub(crate) name: Arc<str>,
     pub(crate) connection: Arc<MqttConnection>,
     pub(crate) client_id: Arc<str>,
     /// The client, for texts.
@@ -133,7 +135,8 @@ pub(crate) struct Link {
     pings: u64,
     pongs: u64,
     alarm: Pin<Box<Sleep>>,
-    shown: Arc<str>,
+    /// What texts begin with.
+    place: Arc<str>,
     /// Nothing is read for now.
     is_held: bool,
     _up: Option<Up>,
@@ -143,6 +146,11 @@ impl Dial {
     /// The session, for texts.
     pub(crate) fn shown_session(&self) -> String {
         format!("the session of {} at {}", self.shown, self.connection.broker.shown)
+    }
+
+    /// The connection and its broker: what texts begin with.
+    pub(crate) fn place(&self) -> String {
+        place(&self.name, &self.connection)
     }
 
     /// The client, as a field of the log.
@@ -167,8 +175,8 @@ impl Dial {
         let limit = self.connection.connect_timeout;
         let opened = timeout(limit, self.open_at_leisure(tls)).await.unwrap_or_else(|_elapsed| {
             Err(LinkError::lost(format!(
-                "{} did not answer within {} ms (connect_timeout_ms)",
-                self.connection.broker.shown,
+                "{} did not answer within {} ms (`connect_timeout_ms`)",
+                self.place(),
                 limit.as_millis()
             )))
         });
@@ -186,14 +194,10 @@ impl Dial {
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> Result<(Link, Welcome), LinkError> {
         let broker = &self.connection.broker;
-        let shown = &broker.shown;
-        let io = dial(&broker.host, broker.port, tls).await.map_err(|error| {
-            let mend = match tls {
-                None => "is the host in `url` right, and does the broker run?",
-                Some(_) => "is this the port for TLS (8883), and `ca_file` right?",
-            };
-            LinkError::lost(with_mend(format!("{shown} cannot be reached: {error}; {mend}")))
-        })?;
+        let place: Arc<str> = self.place().into();
+        let io = dial(&broker.host, broker.port, tls)
+            .await
+            .map_err(|error| LinkError::not_reached(&place, &error, broker.tls.as_ref()))?;
         let now = Instant::now();
         let mut link = Link {
             io,
@@ -208,13 +212,14 @@ impl Dial {
             pings: 0,
             pongs: 0,
             alarm: Box::pin(sleep_until(now)),
-            shown: Arc::clone(shown),
+            place: Arc::clone(&place),
             is_held: false,
             _up: None,
         };
         link.send(self.connect())?;
         loop {
-            match link.turn().await? {
+            let turn = link.turn().await.map_err(|error| error.before_welcome(broker.tls.as_ref()))?;
+            match turn {
                 Turn::Flushed | Turn::Pong(_) => {}
                 Turn::Packet(Packet::ConnAck(answer)) => {
                     let welcome = self.welcome(&answer)?;
@@ -227,7 +232,7 @@ impl Dial {
                 }
                 Turn::Packet(_) | Turn::Refused { .. } => {
                     return Err(LinkError::lost(format!(
-                        "{shown} answered CONNECT with something else: is it an MQTT broker?"
+                        "{place} answered CONNECT with something else: is it an MQTT broker?"
                     )));
                 }
             }
@@ -269,7 +274,7 @@ impl Dial {
 
     fn welcome(&self, answer: &ConnAck) -> Result<Welcome, LinkError> {
         use ConnectReturnCode as Code;
-        let (shown, client) = (&self.connection.broker.shown, &self.shown);
+        let (shown, client) = (self.place(), &self.shown);
         let mend = match answer.code {
             Code::Success => {
                 let properties = answer.properties.as_ref();
@@ -438,7 +443,7 @@ impl Link {
         loop {
             let read = self.codec.decode(&mut self.read);
             match read
-                .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.shown)))?
+                .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.place)))?
             {
                 Some(Incoming::Packet(Packet::PingResp)) => {
                     self.pongs += 1;
@@ -451,7 +456,7 @@ impl Link {
                 Some(Incoming::Ended(reason)) => {
                     let rival = if reason == Reason::SESSION_TAKEN_OVER { RIVAL } else { "" };
                     let colon = if rival.is_empty() { "" } else { ": " };
-                    let text = format!("{} ended the connection: {reason}{colon}{rival}", self.shown);
+                    let text = format!("{} ended the connection: {reason}{colon}{rival}", self.place);
                     return Poll::Ready(Err(LinkError { reason: Some(reason), ..LinkError::lost(text) }));
                 }
                 None => {
@@ -515,7 +520,7 @@ impl Link {
             ready!(self.alarm.as_mut().poll(cx));
         }
         if asked_at.is_some() {
-            let text = format!("it has been silent for {} s (keep_alive_s)", self.keep_alive.as_secs());
+            let text = format!("it has been silent for {} s (`keep_alive_s`)", self.keep_alive.as_secs());
             return Poll::Ready(Err(self.lost(text)));
         }
         self.ask()?;
@@ -523,16 +528,25 @@ impl Link {
     }
 
     fn lost(&self, why: impl std::fmt::Display) -> LinkError {
-        LinkError::lost(with_mend(format!("the connection to {} is lost: {why}", self.shown)))
+        LinkError::lost(format!("{} is lost: {why}", self.place))
     }
 }
 
+/// The connection of this name and its broker, for the beginning of a text.
+pub(crate) fn place(name: &str, connection: &MqttConnection) -> String {
+    format!("connection `{name}`: {}", connection.broker.shown)
+}
+
 /// What the other side of TLS refuses, it says with an alert and not why: most often it is the certificate of this side.
-fn with_mend(mut text: String) -> String {
-    if text.contains("received fatal alert") {
-        text.push_str("; does the broker take the certificate under `tls` of the connection?");
+fn certificate_mend(tls: Option<&ClientTls>) -> &'static str {
+    match tls {
+        Some(tls) if tls.has_certificate() => {
+            "does the broker take the certificate under `tls` of the connection?"
+        }
+        _ => {
+            "does the broker want a certificate of its clients? Then set `certificate_file` and `key_file` under `tls` of the connection"
+        }
     }
-    text
 }
 
 // === impl LinkError ===
@@ -546,6 +560,54 @@ impl LinkError {
     /// One that another configuration mends.
     pub(crate) fn refused(text: String) -> Self {
         Self { is_refusal: true, ..Self::lost(text) }
+    }
+
+    /// Neither TCP nor TLS came about.
+    fn not_reached(place: &str, error: &io::Error, tls: Option<&ClientTls>) -> Self {
+        let of_tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        let text = format!("{place} cannot be reached: {error}");
+        match (of_tls, tls) {
+            (Some(rustls::Error::AlertReceived(_)), tls) => {
+                Self::refused(format!("{text}; {}", certificate_mend(tls)))
+            }
+            (Some(rustls::Error::InvalidCertificate(_)), _) => Self::refused(format!(
+                "{text}; is it the broker that `url` means, and does `ca_file` under `tls` know who certified it?"
+            )),
+            // TCP stood, for only then does TLS begin.
+            (_, Some(_))
+                if of_tls.is_some()
+                    || matches!(
+                        error.kind(),
+                        io::ErrorKind::UnexpectedEof
+                            | io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::BrokenPipe
+                    ) =>
+            {
+                Self::lost(format!("{text}; is this a port for TLS (8883)? For one without, write `mqtt://`"))
+            }
+            _ => Self::lost(format!("{text}; is the host in `url` right, and does the broker run?")),
+        }
+    }
+
+    /// It was lost before the broker had let the client in, as it is when the two do not speak of the same.
+    fn before_welcome(self, tls: Option<&ClientTls>) -> Self {
+        let mend = match tls {
+            // With TLS 1.3 the other side looks at the certificate last.
+            Some(_) if self.text.contains("received fatal alert") => {
+                return Self {
+                    is_refusal: true,
+                    text: format!("{}; {}", self.text, certificate_mend(tls)),
+                    ..self
+                };
+            }
+            _ if self.reason.is_some() => return self,
+            Some(_) => "is it an MQTT broker, and does it speak this `version`?",
+            None => {
+                "it has not let the client in: is this a port for TLS (8883), which wants `mqtts://`, or one of another protocol? \
+                 And does the broker speak this `version`?"
+            }
+        };
+        Self { text: format!("{}; {mend}", self.text), ..self }
     }
 
     /// The connection was made and lost soon, so often in a row.

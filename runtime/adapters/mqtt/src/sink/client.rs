@@ -16,7 +16,7 @@ use rumqttc_v5::mqttbytes::v5::{
     SubscribeReasonCode,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tokio_rustls::rustls;
@@ -63,6 +63,8 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Client {
     orders: mpsc::UnboundedSender<Order>,
+    /// What came of the latest attempt to connect; `None` before the first.
+    attempt: watch::Receiver<Option<Result<(), LinkError>>>,
     /// Where answers to its calls come.
     pub(crate) answer_topic: String,
 }
@@ -93,6 +95,7 @@ struct Task {
     dial: Dial,
     tls: Option<Arc<rustls::ClientConfig>>,
     orders: mpsc::UnboundedReceiver<Order>,
+    attempt: watch::Sender<Option<Result<(), LinkError>>>,
     queue: VecDeque<Order>,
     /// By packet identifier.
     under_way: HashMap<u16, UnderWay>,
@@ -137,7 +140,9 @@ impl Clients {
             format!("{}-sinks-{:08x}", connection.client_id, rand::random::<u32>()).into();
         let answer_topic = format!("gristmill/answers/{}", client_id.replace(['+', '#', '/'], "_"));
         let (orders, taken) = mpsc::unbounded_channel();
+        let (attempt, attempted) = watch::channel(None);
         let dial = Dial {
+            name: Arc::clone(&named.name),
             connection: Arc::clone(connection),
             shown: if connection.shows_client_id {
                 format!("`{client_id}`").into()
@@ -154,6 +159,7 @@ impl Clients {
             dial,
             tls,
             orders: taken,
+            attempt,
             queue: VecDeque::new(),
             under_way: HashMap::new(),
             exactly_once: 0,
@@ -166,7 +172,7 @@ impl Clients {
             next_packet: 1,
         };
         self.tasks.spawn(task.run());
-        let client = Arc::new(Client { orders, answer_topic });
+        let client = Arc::new(Client { orders, attempt: attempted, answer_topic });
         let known = Known { fingerprint: Arc::clone(&named.fingerprint), client: Arc::downgrade(&client) };
         open.insert(Arc::clone(&named.name), known);
         client
@@ -181,6 +187,16 @@ impl Client {
         // The task lives as long as this; if it does not, the order's end tells.
         let _gone = self.orders.send(order);
     }
+
+    /// What came of the latest attempt to connect. Waits for the first.
+    pub(crate) async fn attempted(&self) -> Result<(), LinkError> {
+        let mut attempt = self.attempt.clone();
+        match attempt.wait_for(Option::is_some).await {
+            Ok(attempt) => attempt.clone().unwrap_or(Ok(())),
+            // The client is gone: whoever sends hears of it.
+            Err(_gone) => Ok(()),
+        }
+    }
 }
 
 // === impl Task ===
@@ -189,6 +205,7 @@ impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::new(self.dial.connection.reconnect);
         while let Some(opened) = self.connect().await {
+            self.attempt.send_replace(Some(opened.as_ref().map(|_| ()).map_err(LinkError::clone)));
             let error = match opened {
                 Ok((link, welcome)) => {
                     let since = Instant::now();
@@ -326,7 +343,7 @@ impl Task {
         if order.done.is_closed() {
             return Ok(());
         }
-        let shown = &self.dial.connection.broker.shown;
+        let shown = self.dial.place();
         let qos = order.publish.qos;
         // Two bytes for the packet identifier, which it does not have yet.
         let bytes = order.publish.size().saturating_add(2);
@@ -440,7 +457,8 @@ impl Task {
                     let text = format!(
                         "{} does not let {} subscribe to its topic for answers, `gristmill/answers/…` ({code:?}): see the \
                          broker's access list",
-                        self.dial.connection.broker.shown, self.dial.shown
+                        self.dial.place(),
+                        self.dial.shown
                     );
                     self.is_subscribed = false;
                     for (_, answer) in self.answers.drain() {
@@ -451,7 +469,7 @@ impl Task {
             other => {
                 return Err(LinkError::lost(format!(
                     "{} sent a {:?}, for which a sink has no use",
-                    self.dial.connection.broker.shown,
+                    self.dial.place(),
                     other.packet_type()
                 )));
             }
@@ -467,7 +485,7 @@ impl Task {
             let result = match result {
                 Ok(()) if needs_receiver && has_no_receiver => Err(unavailable(&format!(
                     "{} drops the message, for no one has subscribed to its topic; subscribe, or write `retain: true`",
-                    self.dial.connection.broker.shown
+                    self.dial.place()
                 ))),
                 result => result,
             };
@@ -492,20 +510,20 @@ impl Task {
             | Reason::PACKET_IDENTIFIER_IN_USE => self.for_now(reason),
             reason => rejected(&format!(
                 "{} refuses the message: {reason}; see the topic, and the broker's access list",
-                self.dial.connection.broker.shown
+                self.dial.place()
             )),
         };
         self.finish(packet, Err(failure));
     }
 
     fn for_now(&self, reason: Reason) -> Failure {
-        unavailable(&format!("{} does not take the message now: {reason}", self.dial.connection.broker.shown))
+        unavailable(&format!("{} does not take the message now: {reason}", self.dial.place()))
     }
 
     fn too_large(&self, bytes: usize) -> Failure {
         rejected(&format!(
             "{} takes no packet as large as that of the message, which has {bytes} bytes; {TOO_LARGE_MEND}",
-            self.dial.connection.broker.shown
+            self.dial.place()
         ))
     }
 }
@@ -518,10 +536,10 @@ impl Order {
     }
 }
 
-fn unavailable(text: &str) -> Failure {
-    Failure::new(ErrorClass::SinkUnavailable, format!("MQTT: {text}"))
+pub(super) fn unavailable(text: &str) -> Failure {
+    Failure::new(ErrorClass::SinkUnavailable, text)
 }
 
 fn rejected(text: &str) -> Failure {
-    Failure::new(ErrorClass::SinkRejected, format!("MQTT: {text}"))
+    Failure::new(ErrorClass::SinkRejected, text)
 }

@@ -13,19 +13,22 @@ use gristmill_core::{
     adapter::{CheckedSink, Checker, SinkUse},
     config::Node,
     message::CONTENT_TYPE,
-    sink::{Answer, Outgoing, Sink, SinkContext, SinkSpec},
+    sink::{Answer, OPEN_WITHIN, Outgoing, Sink, SinkContext, SinkSpec},
 };
 use rumqttc_v5::mqttbytes::v5::Publish;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use self::{
     client::{Client, Order},
     spec::Checked,
 };
-use crate::{link, properties};
+use crate::{
+    link::{self, LinkError},
+    properties,
+};
 
 pub(crate) use self::client::Clients;
 
@@ -67,6 +70,11 @@ impl SinkSpec for MqttSinkSpec {
             .await
             .map_err(|text| Failure::new(ErrorClass::SinkUnavailable, text))?;
         let client = self.clients.get(named, connection, tls);
+        if let Ok(Err(LinkError { text, is_refusal: true, .. })) =
+            timeout(OPEN_WITHIN, client.attempted()).await
+        {
+            return Err(Failure::new(ErrorClass::SinkRejected, text));
+        }
         Ok(Arc::new(MqttSink { checked: Arc::clone(&self.checked), client, body_bytes: context.body_bytes }))
     }
 
@@ -118,11 +126,8 @@ impl Sink for MqttSink {
         }
         match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => self.answer(&answer?),
-            Ok(Err(_gone)) => Err(ended()),
-            Err(_elapsed) => {
-                let text = format!("MQTT: no answer within {} ms", self.checked.timeout.as_millis());
-                Err(Failure::new(ErrorClass::Timeout, text))
-            }
+            Ok(Err(_gone)) => Err(self.ended()),
+            Err(_elapsed) => Err(self.checked.timeout_failure("no answer")),
         }
     }
 }
@@ -135,14 +140,23 @@ impl MqttSink {
     ) -> Result<(), Failure> {
         match timeout_at(deadline, confirmed).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_gone)) => Err(ended()),
+            Ok(Err(_gone)) => Err(self.ended()),
             Err(_elapsed) => Err(self.checked.timeout_failure("no acknowledgement")),
         }
     }
 
+    fn ended(&self) -> Failure {
+        client::unavailable(&format!("{}: its client has ended", self.checked.place()))
+    }
+
     fn answer(&self, publish: &Publish) -> Result<Answer, Failure> {
         if publish.payload.len() > self.body_bytes {
-            let text = format!("MQTT: the answer is larger than {} bytes", self.body_bytes);
+            let text = format!(
+                "{}: the answer has {} bytes, and no more than {} are taken (`limits.body_bytes`)",
+                self.checked.place(),
+                publish.payload.len(),
+                self.body_bytes
+            );
             return Err(Failure::new(ErrorClass::Limit, text));
         }
         let (mut headers, _left_out) = properties::to_headers(publish);
@@ -154,8 +168,4 @@ impl MqttSink {
         }
         Ok(Answer { headers, body: publish.payload.clone() })
     }
-}
-
-fn ended() -> Failure {
-    Failure::new(ErrorClass::SinkUnavailable, "MQTT: the client of this connection has ended")
 }

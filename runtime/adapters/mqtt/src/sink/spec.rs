@@ -16,7 +16,7 @@ use crate::{
     NAME,
     config::{SinkConfig, Version},
     connection::MqttConnection,
-    link::qos,
+    link::{self, qos},
     properties, topic,
 };
 
@@ -233,7 +233,8 @@ impl Checked {
     /// # Errors
     /// What of the message MQTT cannot carry.
     pub(crate) fn publish(&self, outgoing: &Outgoing<'_>) -> Result<Publish, Failure> {
-        let rejected = |text: String| Failure::new(ErrorClass::SinkRejected, format!("MQTT: {text}"));
+        let rejected =
+            |text: String| Failure::new(ErrorClass::SinkRejected, format!("{}: {text}", self.place()));
         let name = self.topic.topic(outgoing).map_err(rejected)?;
         let properties = match self.connection.version {
             Version::V5 => Some(self.properties(outgoing).map_err(rejected)?),
@@ -278,12 +279,17 @@ impl Checked {
         Ok(properties)
     }
 
+    /// What texts begin with.
+    pub(crate) fn place(&self) -> String {
+        link::place(&self.named.name, &self.connection)
+    }
+
     /// What is said of a message that did not go out.
     pub(crate) fn timeout_failure(&self, what: &str) -> Failure {
         let text = format!(
-            "MQTT: {what} within {} ms; whether {} has the message is not known",
+            "{}: {what} within {} ms (`timeout_ms`); whether the broker has the message is not known",
+            self.place(),
             self.timeout.as_millis(),
-            self.connection.broker.shown
         );
         Failure::new(ErrorClass::Timeout, text)
     }

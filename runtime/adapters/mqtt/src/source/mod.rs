@@ -136,6 +136,7 @@ impl SourceSpec for MqttSourceSpec {
         let client_id = client_id
             .map_or_else(|| format!("{}-{}", connection.client_id, context.flow).into(), |own| own.text);
         let dial = Dial {
+            name: Arc::clone(&named.name),
             shown: if shows_client { format!("`{client_id}`").into() } else { "this client".into() },
             client_id,
             clean_start: connection.clean_start,

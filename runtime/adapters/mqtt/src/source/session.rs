@@ -483,8 +483,8 @@ impl Session {
                     self.reconcile(link).await?;
                 }
                 () = at(answer_by) => return Err(LinkError::lost(format!(
-                    "{} did not answer a subscription in time (connect_timeout_ms)",
-                    self.settings.dial.connection.broker.shown
+                    "{} did not answer a subscription in time (`connect_timeout_ms`)",
+                    self.settings.dial.place()
                 ))),
             }
         }
@@ -609,7 +609,7 @@ impl Session {
             self.emptying.problem,
             if is_unsubscribed { "" } else { ", and goes on queueing" },
             match self.settings.dial.connection.version {
-                Version::V5 => "until the session expires (session_expiry_s)",
+                Version::V5 => "until the session expires (`session_expiry_s`)",
                 Version::V311 => "as long as it keeps sessions",
             },
         );
@@ -669,7 +669,7 @@ impl Session {
 
     /// Back to the settings of before, when there are such.
     fn give_up(&mut self, why: &str) {
-        self.is_down(LinkError::lost(format!("{}: {why}", self.settings.dial.connection.broker.shown)));
+        self.is_down(LinkError::lost(format!("{}: {why}", self.settings.dial.place())));
     }
 
     /// Subscribes what is wanted and not subscribed, and the other way round.
@@ -734,7 +734,7 @@ impl Session {
             }
             other => Err(LinkError::lost(format!(
                 "{} sent a {:?}, for which a source has no use",
-                self.settings.dial.connection.broker.shown,
+                self.settings.dial.place(),
                 other.packet_type()
             ))),
         }
@@ -782,7 +782,7 @@ impl Session {
         }
         let text = format!(
             "{} does not let {} subscribe to {}: see the broker's access list",
-            self.settings.dial.connection.broker.shown,
+            self.settings.dial.place(),
             self.settings.dial.shown,
             refused.join(", ")
         );

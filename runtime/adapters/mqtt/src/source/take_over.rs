@@ -91,7 +91,7 @@ async fn is_same_session(part: &Part, settings: &Settings) -> Result<bool, Sourc
     (look.clean_start, look.session_expiry_s) = (false, LOOK_EXPIRY_S.max(wanted.session_expiry_s));
     let looked = timeout(settings.change_limit() / 4, look.open(settings.tls.as_ref())).await;
     let (there, welcome) = looked
-        .map_err(|_elapsed| SourceError::new(format!("{} does not answer", look.connection.broker.shown)))?
+        .map_err(|_elapsed| SourceError::new(format!("{} does not answer", look.place())))?
         .map_err(|error| SourceError::new(error.text))?;
     let is_other = !welcome.session_present || link.is_some() && alive(part, patience).await == link;
     let leaves_nothing = !welcome.session_present;

@@ -1,7 +1,12 @@
 //! TLS, passwords and access lists: how one gets in, and what is said to who does not.
 
 use gristmill_brokers::mosquitto::{Mosquitto, MosquittoOptions};
-use gristmill_core::{adapter::SinkUse, source::SourceError};
+use gristmill_core::{
+    Failure,
+    adapter::{Adapter, SinkUse},
+    sink::SinkContext,
+    source::SourceError,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rumqttc_v5::QoS;
 use serde_json::{Value as Json, json};
@@ -43,6 +48,56 @@ async fn refusal(url: &str, version: Json, more: Json) -> SourceError {
     }
 }
 
+/// Why a sink cannot be opened.
+async fn sink_refusal(url: &str, more: Json) -> Option<Failure> {
+    let runtime = Runtime::new(url, json!(5), more);
+    let spec = runtime.check_sink(json!({"topic": "out"}), SinkUse::Send).spec;
+    let opened = spec.open(SinkContext { flow: "tests".into(), body_bytes: 1 << 20 }).await;
+    let states = runtime.adapter.connection_states();
+    let problems: Vec<_> = states.iter().filter_map(|state| state.problem.clone()).collect();
+    match opened {
+        Ok(_) => {
+            // One that is open is shown from then on, with what is in its way.
+            assert_eq!((states.len(), problems.len()), (1, usize::from(!states[0].is_up)));
+            None
+        }
+        Err(failure) => Some(failure),
+    }
+}
+
+#[tokio::test]
+async fn a_sink_whose_client_is_not_let_in_is_not_opened_and_one_whose_broker_is_away_is() {
+    let user = Some(("miller".to_owned(), "grist".to_owned()));
+    let mut broker = Mosquitto::with(&MosquittoOptions { user, ..MosquittoOptions::default() });
+    let wrong = json!({"username": "miller", "password": "sand"});
+    let failure = sink_refusal(&broker.url(), wrong).await.unwrap();
+    assert!(
+        failure.text().contains("connection `plant`") && failure.text().contains("`password`"),
+        "{failure}"
+    );
+    assert!(sink_refusal(&broker.url(), json!({"username": "miller", "password": "grist"})).await.is_none());
+    broker.stop();
+    assert!(sink_refusal(&broker.url(), json!({})).await.is_none());
+}
+
+#[tokio::test]
+async fn one_side_with_tls_and_the_other_without_is_said() {
+    let (_, pair) = authority();
+    let broker = Mosquitto::with(&MosquittoOptions { tls: Some(pair), ..MosquittoOptions::default() });
+    let tls_port = broker.tls_url("localhost").rsplit(':').next().unwrap().to_owned();
+    for (url, said) in [
+        (format!("mqtt://localhost:{tls_port}"), "wants `mqtts://`"),
+        (format!("mqtts://localhost:{}", broker.address().port()), "write `mqtt://`"),
+    ] {
+        for version in [json!(5), json!("3.1.1")] {
+            let runtime = Runtime::new(&url, version, json!({}));
+            let mut source = runtime.source(json!({"topics": ["in"]})).await;
+            let error = source.next().await.unwrap_err();
+            assert!(error.text.contains(said) && error.text.contains("connection `plant`"), "{url}: {error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn messages_go_over_tls_to_a_broker_that_is_known() {
     let (ca, pair) = authority();
@@ -61,9 +116,9 @@ async fn messages_go_over_tls_to_a_broker_that_is_known() {
     let (other, _) = authority();
     std::fs::write(&ca_file, other).unwrap();
     let stranger = Runtime::new(&broker.tls_url("localhost"), json!(5), json!({"tls": {"ca_file": ca_file}}));
-    let mut source = stranger.source(json!({"topics": ["in"], "client_id": "stranger"})).await;
-    let error = source.next().await.unwrap_err();
-    assert!(error.text.contains("certificate"), "{error}");
+    let started = stranger.prepare(json!({"topics": ["in"], "client_id": "stranger"})).await.start().await;
+    let Err(error) = started else { panic!("a broker that is not known was trusted") };
+    assert!(error.text.contains("certificate") && error.text.contains("`ca_file`"), "{error}");
 }
 
 #[tokio::test]
@@ -115,11 +170,14 @@ async fn a_client_certificate_lets_in_where_one_is_asked_for() {
     let message = gristmill_core::Message::new("m", gristmill_core::Timestamp::from_millis(0), "known");
     sink.send(gristmill_core::sink::Outgoing::new(&message, &[])).await.unwrap();
     assert_eq!(body(&next(&mut *source).await), "known");
-    for more in [tls("stranger", &stranger), json!({"tls": {"ca_file": ca}})] {
-        let runtime = Runtime::new(&url, json!(5), more);
-        let mut source = runtime.source(json!({"topics": ["in"], "client_id": "stranger"})).await;
-        let error = source.next().await.unwrap_err();
-        assert!(error.text.contains("does the broker take the certificate under `tls`"), "{error}");
+    for (more, said) in [
+        (tls("stranger", &stranger), "does the broker take the certificate under `tls`"),
+        (json!({"tls": {"ca_file": ca}}), "set `certificate_file` and `key_file`"),
+    ] {
+        let error = refusal(&url, json!(5), more.clone()).await;
+        assert!(error.text.contains(said), "{error}");
+        let failure = sink_refusal(&url, more).await.unwrap();
+        assert!(failure.text().contains(said), "{failure}");
     }
 }
 
