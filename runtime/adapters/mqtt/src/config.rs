@@ -196,7 +196,8 @@ pub(crate) struct SinkConfig {
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub(crate) user_properties: BTreeMap<String, String>,
-    /// Headers of the message that are sent along as user properties when it has them. Version 5.
+    /// Headers of the message that are sent along as user properties when it has them: names, `order-*` for all that begin so,
+    /// or `*` for all. Version 5.
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub(crate) forward_headers: Vec<String>,

@@ -2,6 +2,7 @@
 //! of the client's own.
 
 mod client;
+mod forwarded;
 mod spec;
 
 use std::{path::PathBuf, sync::Arc};

@@ -7,11 +7,12 @@ use gristmill_core::{
     adapter::{Checker, SinkUse},
     config::{Node, Piece, parse, split_expressions},
     connection::Connection,
-    message::{CONTENT_TYPE, check_header},
+    message::CONTENT_TYPE,
     sink::{Outgoing, Slot},
 };
 use rumqttc_v5::mqttbytes::v5::{Publish, PublishProperties};
 
+use super::forwarded::Forwarded;
 use crate::{
     NAME,
     config::{SinkConfig, Version},
@@ -45,7 +46,7 @@ pub(crate) struct Checked {
     response_topic: Option<Text>,
     forward_correlation: bool,
     user_properties: Vec<(String, Text)>,
-    forward_headers: Vec<String>,
+    forwarded: Forwarded,
     pub(crate) timeout: Duration,
 }
 
@@ -89,24 +90,16 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
         }
         user_properties.push((name.clone(), Text::check(text, here, checker)));
     }
-    for (index, name) in config.forward_headers.iter().enumerate() {
-        let here = node.at(["forward_headers", &index.to_string()]);
-        if let Err(wrong) = check_header(name, "") {
-            checker.mistake(
-                "invalid_header",
-                here,
-                wrong.to_string(),
-                "write it as messages have it: `trace-id`",
-            );
-        } else if properties::is_reserved(name) {
-            checker.mistake(
-                "invalid_header",
-                here,
-                format!("`{name}` has a place of its own in MQTT"),
-                "remove it; see `content_type`, `response_topic` and `forward_correlation`",
-            );
+    let forwarded = Forwarded::parse(&config.forward_headers).unwrap_or_else(|problems| {
+        for (index, problem) in problems {
+            let name = config.forward_headers.get(index).map_or("", String::as_str);
+            let shown: String = name.escape_debug().take(80).collect();
+            let here = node.at(["forward_headers", &index.to_string()]);
+            let mend = "write a name, `order-*` for all that begin so, or `*` for all";
+            checker.mistake("invalid_header", here, format!("`{shown}` {problem}"), mend);
         }
-    }
+        Forwarded::default()
+    });
     if usage == SinkUse::Call && config.response_topic.is_some() {
         checker.mistake(
             "unused_key",
@@ -160,7 +153,7 @@ pub(crate) fn check(node: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> O
         response_topic,
         forward_correlation: config.forward_correlation,
         user_properties,
-        forward_headers: config.forward_headers,
+        forwarded,
         timeout: Duration::from_millis(config.timeout_ms),
     })
 }
@@ -260,12 +253,10 @@ impl Checked {
         if self.forward_correlation {
             properties.correlation_data = properties::correlation_of(message.headers())?;
         }
-        for name in &self.forward_headers {
-            if self.user_properties.iter().any(|(written, _)| written == name) {
-                continue;
+        for (name, value) in self.forwarded.of(message.headers()) {
+            if !self.user_properties.iter().any(|(written, _)| written == name) {
+                properties.user_properties.push((name.to_owned(), value.to_owned()));
             }
-            let values = message.headers().get_all(name).map(|value| (name.clone(), value.to_owned()));
-            properties.user_properties.extend(values);
         }
         for (name, text) in &self.user_properties {
             properties.user_properties.push((name.clone(), text.get(outgoing).to_owned()));

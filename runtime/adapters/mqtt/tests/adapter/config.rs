@@ -89,6 +89,8 @@ fn every_mistake_of_a_sink_is_found() {
     assert_eq!(sink(json!(5), SinkUse::DeadLetter, unsafe_one), ["unconfirmed_dead_letter"]);
     let reserved = json!({"connection": "plant", "topic": "a", "forward_headers": ["mqtt-topic", "A B"]});
     assert_eq!(sink(json!(5), SinkUse::Send, reserved), ["invalid_header", "invalid_header"]);
+    let stars = json!({"connection": "plant", "topic": "a", "forward_headers": ["*", "order-*", "a*b"]});
+    assert_eq!(sink(json!(5), SinkUse::Send, stars), ["invalid_header"]);
 }
 
 #[test]

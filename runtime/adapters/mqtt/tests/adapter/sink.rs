@@ -38,7 +38,7 @@ async fn a_message_goes_out_with_all_that_was_configured() {
     let config = json!({
         "topic": "plant/${headers.line}/state", "qos": 2, "message_expiry_s": 60,
         "response_topic": "answers/${headers.line}", "forward_correlation": true,
-        "user_properties": {"Written": "yes", "line": "${headers.line}"}, "forward_headers": ["trace-id", "line"]
+        "user_properties": {"Written": "yes", "line": "${headers.line}"}, "forward_headers": ["trace-*", "line"]
     });
     let sink = runtime.sink(config, SinkUse::Send).await;
     let mut message = message("body");
