@@ -17,7 +17,8 @@ use std::{
 };
 
 use gristmill_core::{
-    Message, Settlement,
+    Headers, Message, Settlement,
+    limits::FlowLimits,
     source::{EndpointContext, SourceError},
 };
 use rumqttc_v5::mqttbytes::v5::{
@@ -850,19 +851,9 @@ impl Session {
         if left_out > 0 {
             tracing::debug!(target: "gristmill::mqtt", left_out, "user properties that no header can hold are left out");
         }
-        let header_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let over = if publish.payload.len() > limits.body_bytes {
-            Some("body_bytes")
-        } else if headers.len() > limits.headers {
-            Some("headers")
-        } else if header_bytes > limits.header_bytes {
-            Some("header_bytes")
-        } else {
-            None
-        };
-        if let Some(limit) = over {
+        if let Some(text) = over_limit(limits, publish, &headers) {
             self.ledger.refuse(publish);
-            self.drop_one("limit", &format!("a message is over `limits.{limit}` and is dropped"));
+            self.drop_one("too_large", &text);
             return;
         }
         // The sequence is taken by `accept`; the id has to be known before.
@@ -895,6 +886,23 @@ impl Session {
             self.inbox.push_again(offer);
         }
     }
+}
+
+/// What is said of a message that is over a limit of the flow.
+fn over_limit(limits: &FlowLimits, publish: &Publish, headers: &Headers) -> Option<String> {
+    let header_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let (found, unit, key, limit) = [
+        (publish.payload.len(), "bytes", "body_bytes", limits.body_bytes),
+        (headers.len(), "headers", "headers", limits.headers),
+        (header_bytes, "bytes of headers", "header_bytes", limits.header_bytes),
+    ]
+    .into_iter()
+    .find(|(found, _, _, limit)| found > limit)?;
+    let topic: String = String::from_utf8_lossy(&publish.topic).escape_debug().take(200).collect();
+    Some(format!(
+        "a message to the topic `{topic}` is acknowledged and dropped: it has {found} {unit}, and `limits.{key}` of the flow is {limit}; \
+         raise it, or have less sent"
+    ))
 }
 
 /// Waits until then, or for ever.
@@ -946,5 +954,32 @@ pub(crate) fn receive_maximum(configured: Option<u16>, version: Version, in_flig
     match version {
         Version::V5 => configured.unwrap_or(in_flight),
         Version::V311 => in_flight,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_over_a_limit_is_named_with_what_it_has_and_what_it_may_have() {
+        let limits = FlowLimits { body_bytes: 10, headers: 2, header_bytes: 100, ..FlowLimits::default() };
+        let publish = |body: &str| Publish::new("a\n/b", QoS::AtLeastOnce, body.to_owned(), None);
+        let mut headers = Headers::new();
+        headers.append("one", "1").unwrap();
+        assert_eq!(over_limit(&limits, &publish("0123456789"), &headers), None);
+        let text = over_limit(&limits, &publish("0123456789a"), &headers).unwrap();
+        assert!(
+            text.contains("`a\\n/b`")
+                && text.contains("11 bytes")
+                && text.contains("`limits.body_bytes` of the flow is 10"),
+            "{text}"
+        );
+        headers.append("two", &"2".repeat(98)).unwrap();
+        let text = over_limit(&limits, &publish(""), &headers).unwrap();
+        assert!(text.contains("105 bytes of headers") && text.contains("`limits.header_bytes` of the flow is 100"), "{text}");
+        headers.append("three", "3").unwrap();
+        let text = over_limit(&limits, &publish(""), &headers).unwrap();
+        assert!(text.contains("3 headers") && text.contains("`limits.headers` of the flow is 2"), "{text}");
     }
 }

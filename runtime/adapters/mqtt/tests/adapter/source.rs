@@ -343,3 +343,19 @@ async fn what_a_broker_sends_too_fast_waits_there_and_comes_once_over_one_connec
         assert_eq!(broker.log().matches(&format!("as {SOURCE} ")).count(), 2, "it connected once more");
     }
 }
+
+#[tokio::test]
+async fn a_message_over_a_limit_is_acknowledged_and_counted_and_those_after_it_come() {
+    let broker = Mosquitto::start();
+    let sender = Client::new(&broker, &[]).await;
+    let mut runtime = Runtime::new(&broker.url(), json!(5), json!({}));
+    runtime.limits.body_bytes = 10;
+    let mut source = runtime.source(json!({"topics": ["in"]})).await;
+    sender.publish("in", QoS::AtLeastOnce, "more than ten bytes").await;
+    sender.publish("in", QoS::AtLeastOnce, "ten bytes.").await;
+    let delivery = next(&mut *source).await;
+    assert_eq!(body(&delivery), "ten bytes.");
+    delivery.acknowledgement.delivered();
+    eventually("both are acknowledged", || acknowledged(&broker, SOURCE).len() == 2).await;
+    assert_eq!(runtime.refused.reasons(), ["too_large"]);
+}

@@ -1,6 +1,9 @@
 //! A broker, a flow's source and sink on it, and another client, which is not of this adapter.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use gristmill_brokers::mosquitto::Mosquitto;
@@ -10,7 +13,7 @@ use gristmill_core::{
     config::Mistakes,
     connection::{Connection, Connections},
     limits::FlowLimits,
-    observe::Unobserved,
+    observe::EndpointObserver,
     sink::{Sink, SinkContext},
     source::{EndpointContext, PreparedSource, Source, SourceSpec},
     testkit::contract::{PATIENCE, config_node, no_mistakes},
@@ -28,7 +31,25 @@ pub(crate) struct Runtime {
     pub(crate) adapter: MqttAdapter,
     pub(crate) connections: Connections,
     pub(crate) limits: FlowLimits,
+    /// Why sources have refused messages.
+    pub(crate) refused: Refused,
     folder: tempfile::TempDir,
+}
+
+/// Notes what is refused.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refused(Arc<Mutex<Vec<&'static str>>>);
+
+impl Refused {
+    pub(crate) fn reasons(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl EndpointObserver for Refused {
+    fn refused(&self, reason: &'static str) {
+        self.0.lock().unwrap().push(reason);
+    }
 }
 
 impl Runtime {
@@ -38,6 +59,7 @@ impl Runtime {
             adapter: MqttAdapter::new(),
             connections: Connections::default(),
             limits: FlowLimits { release_delay_ms: 20, prepare_ms: 10_000, ..FlowLimits::default() },
+            refused: Refused::default(),
             folder: tempfile::tempdir().unwrap(),
         };
         runtime.connect(url, version, more);
@@ -81,7 +103,7 @@ impl Runtime {
             limits: self.limits.clone(),
             state_dir: self.folder.path().join("state"),
             clock: Arc::new(SystemClock),
-            observer: Arc::new(Unobserved),
+            observer: Arc::new(self.refused.clone()),
         };
         self.source_spec(config).prepare(context).await.unwrap()
     }
