@@ -100,6 +100,8 @@ pub struct Checker<'a> {
     pub base_dir: &'a Path,
     /// The limits of the flow.
     pub limits: &'a FlowLimits,
+    /// The id of the flow, as far as it is known.
+    pub flow: Option<&'a str>,
     connections: &'a Connections,
     /// Those that were named.
     named: Vec<Connection>,
@@ -112,13 +114,19 @@ impl<'a> Checker<'a> {
     /// A checker for one source or one sink, when there are no connections.
     pub fn new(mistakes: &'a mut Mistakes, base_dir: &'a Path, limits: &'a FlowLimits) -> Self {
         let connections = &connection::NONE;
-        Self { mistakes, base_dir, limits, connections, named: Vec::new(), templates: Vec::new() }
+        Self { mistakes, base_dir, limits, flow: None, connections, named: Vec::new(), templates: Vec::new() }
     }
 
     /// The same with connections that can be named.
     #[must_use]
     pub fn with_connections(self, connections: &'a Connections) -> Self {
         Self { connections, ..self }
+    }
+
+    /// The same for a flow.
+    #[must_use]
+    pub fn for_flow(self, flow: Option<&'a str>) -> Self {
+        Self { flow, ..self }
     }
 
     /// The connection called `name`, which stands at `node`, if it is one of this adapter; a mistake otherwise. That it was

@@ -294,7 +294,9 @@ fn source(
         }
         return None;
     };
-    let mut checker = Checker::new(mistakes, context.base_dir, limits).with_connections(context.connections);
+    let mut checker = Checker::new(mistakes, context.base_dir, limits)
+        .with_connections(context.connections)
+        .for_flow(node.get("flow").and_then(Node::as_str));
     let source = adapter.check_source(config, &mut checker);
     named.extend(checker.take_connections());
     Some((name, source?))

@@ -208,6 +208,9 @@ impl Task {
             self.attempt.send_replace(Some(opened.as_ref().map(|_| ()).map_err(LinkError::clone)));
             let error = match opened {
                 Ok((link, welcome)) => {
+                    tracing::info!(
+                        target: "gristmill::mqtt", client = self.dial.logged(), "{} is connected", self.dial.place()
+                    );
                     let since = Instant::now();
                     match self.serve(link, welcome).await {
                         Ok(()) => return,

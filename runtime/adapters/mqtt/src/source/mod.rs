@@ -92,16 +92,14 @@ impl SourceSpec for MqttSourceSpec {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.checked
-            .client_id
-            .iter()
-            .map(|id| {
-                Claim::new(format!("mqtt client {} of {}", id.text, self.broker())).shown_as(format!(
-                    "the client id of a source on the connection `{}`",
-                    self.checked.named.name
-                ))
-            })
-            .collect()
+        let CheckedSource { known_as, client_id, connection, named, .. } = &self.checked;
+        let is_shown = client_id.as_ref().map_or(connection.shows_client_id, |own| own.is_shown);
+        let claim = |id: &String| {
+            let shown = if is_shown { format!(" {id}") } else { String::new() };
+            Claim::new(format!("mqtt client {id} of {}", self.broker()))
+                .shown_as(format!("the MQTT client id{shown} on the connection {}", named.name))
+        };
+        known_as.iter().map(claim).collect()
     }
 
     fn configuration_files(&self) -> Vec<PathBuf> {
@@ -129,12 +127,13 @@ impl SourceSpec for MqttSourceSpec {
             shows_topics,
             subscription,
             client_id,
+            known_as: _,
             buffer_messages,
         } = self.checked.clone();
         let tls = link::load_tls(&connection).await.map_err(SourceError::new)?;
         let shows_client = client_id.as_ref().map_or(connection.shows_client_id, |own| own.is_shown);
-        let client_id = client_id
-            .map_or_else(|| format!("{}-{}", connection.client_id, context.flow).into(), |own| own.text);
+        let client_id =
+            client_id.map_or_else(|| spec::client_id_of(&connection, &context.flow).into(), |own| own.text);
         let dial = Dial {
             name: Arc::clone(&named.name),
             shown: if shows_client { format!("`{client_id}`").into() } else { "this client".into() },

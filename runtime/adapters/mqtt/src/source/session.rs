@@ -356,6 +356,10 @@ impl Session {
         self.session = Some(self.settings.dial.session());
         self.is_own = true;
         self.links += 1;
+        tracing::info!(
+            target: "gristmill::mqtt", flow = &*self.settings.context.flow,
+            client = self.settings.dial.logged(), "{} is connected", self.settings.dial.place()
+        );
         // Whether the broker has heard it is not known.
         let leaving = std::mem::take(&mut self.leaving);
         self.subscribed.extend(leaving.into_iter().map(|filter| (filter, Subscription::UNKNOWN)));
@@ -432,6 +436,7 @@ impl Session {
 
     async fn serve_until_done(&mut self, link: &mut Link) -> Result<(), LinkError> {
         self.reconcile(link).await?;
+        let mut was_held = false;
         loop {
             while let Some(packet) = self.ledger.acknowledge() {
                 link.send(packet)?;
@@ -446,14 +451,18 @@ impl Session {
             if has_enough {
                 // The answer to the subscriptions waits behind messages, which no one takes from a source that has not started.
                 self.is_up();
+            } else if was_held && let Some(asked) = &mut self.asked {
+                // It was not late: it was not listened to.
+                asked.until = Instant::now() + self.settings.dial.connection.connect_timeout;
             }
+            was_held = has_enough;
             link.hold(has_enough);
             if let Some((_, asked @ None)) = &mut self.alive {
                 *asked = Some(link.ask()?);
             }
             let (retry_at, deadline, silent_at) =
                 (self.ledger.next_retry(), self.deadline(), self.silent_at());
-            let answer_by = self.asked.as_ref().map(|asked| asked.until);
+            let answer_by = self.asked.as_ref().filter(|_| !has_enough).map(|asked| asked.until);
             tokio::select! {
                 turn = link.turn() => match turn? {
                     Turn::Packet(packet) => self.received(packet, link).await?,
@@ -977,7 +986,11 @@ mod tests {
         );
         headers.append("two", &"2".repeat(98)).unwrap();
         let text = over_limit(&limits, &publish(""), &headers).unwrap();
-        assert!(text.contains("105 bytes of headers") && text.contains("`limits.header_bytes` of the flow is 100"), "{text}");
+        assert!(
+            text.contains("105 bytes of headers")
+                && text.contains("`limits.header_bytes` of the flow is 100"),
+            "{text}"
+        );
         headers.append("three", "3").unwrap();
         let text = over_limit(&limits, &publish(""), &headers).unwrap();
         assert!(text.contains("3 headers") && text.contains("`limits.headers` of the flow is 2"), "{text}");

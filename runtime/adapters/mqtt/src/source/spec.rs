@@ -27,6 +27,8 @@ pub(crate) struct CheckedSource {
     pub(crate) subscription: Subscription,
     /// As written; `None` for the one that is made of the connection's and the flow's.
     pub(crate) client_id: Option<OwnClientId>,
+    /// By which the broker knows it, when the flow is known.
+    pub(crate) known_as: Option<String>,
     pub(crate) buffer_messages: usize,
 }
 
@@ -81,9 +83,12 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
     if checker.mistakes.len() > before {
         return None;
     }
+    let connection = connection?;
+    let of_flow = checker.flow.map(|flow| client_id_of(&connection, flow));
     Some(CheckedSource {
         named: named?,
-        connection: connection?,
+        known_as: config.client_id.clone().or(of_flow),
+        connection,
         shows_topics: !(0..config.topics.len())
             .any(|index| node.at(["topics", &index.to_string()]).is_substituted()),
         topics: config.topics,
@@ -93,4 +98,9 @@ pub(crate) fn check(node: &Node, checker: &mut Checker<'_>) -> Option<CheckedSou
             .map(|text| OwnClientId { text: text.into(), is_shown: !at("client_id").is_substituted() }),
         buffer_messages: config.buffer_messages,
     })
+}
+
+/// The client id of a flow's source that has none of its own.
+pub(crate) fn client_id_of(connection: &MqttConnection, flow: &str) -> String {
+    format!("{}-{flow}", connection.client_id)
 }

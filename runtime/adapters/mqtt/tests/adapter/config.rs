@@ -100,5 +100,9 @@ fn two_sources_of_one_client_id_have_one_claim() {
     let one = spec(json!({"topics": ["a"], "client_id": "same"}));
     let two = spec(json!({"topics": ["b"], "client_id": "same"}));
     assert_eq!(one.claims(), two.claims());
-    assert_eq!(spec(json!({"topics": ["b"]})).claims(), []);
+    // That of the flow `tests`.
+    let default = spec(json!({"topics": ["b"]}));
+    assert_eq!(default.claims(), spec(json!({"topics": ["a"], "client_id": "mill-tests"})).claims());
+    assert_ne!(default.claims(), one.claims());
+    assert_eq!(default.claims()[0].to_string(), "the MQTT client id mill-tests on the connection plant");
 }

@@ -359,3 +359,34 @@ async fn a_message_over_a_limit_is_acknowledged_and_counted_and_those_after_it_c
     eventually("both are acknowledged", || acknowledged(&broker, SOURCE).len() == 2).await;
     assert_eq!(runtime.refused.reasons(), ["too_large"]);
 }
+
+#[tokio::test]
+async fn an_answer_to_a_subscription_that_waits_behind_a_backlog_is_not_late() {
+    let broker = Mosquitto::with(&MosquittoOptions {
+        lines: vec!["max_inflight_messages 0".to_owned()],
+        ..MosquittoOptions::default()
+    });
+    let more = json!({"connect_timeout_ms": 500});
+    let mut runtime = Runtime::new(&broker.url(), json!("3.1.1"), more);
+    runtime.limits.in_flight = 1;
+    drop(runtime.source(json!({"topics": ["in"]})).await);
+    runtime.adapter.finish().await;
+    let sender = Client::new(&broker, &[]).await;
+    for number in 0..20 {
+        sender.publish("in", QoS::AtLeastOnce, number.to_string()).await;
+    }
+    let mut later = Runtime::new(&broker.url(), json!("3.1.1"), json!({"connect_timeout_ms": 500}));
+    later.limits.in_flight = 1;
+    let mut source = later.source(json!({"topics": ["in"]})).await;
+    for number in 0..20 {
+        let delivery = next(&mut *source).await;
+        assert_eq!(body(&delivery), number.to_string());
+        // A flow that takes its time: longer than the broker may take.
+        if number == 0 {
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+        }
+        delivery.acknowledgement.delivered();
+    }
+    eventually("all are acknowledged", || acknowledged(&broker, SOURCE).len() == 20).await;
+    assert_eq!(broker.log().matches(&format!("as {SOURCE} ")).count(), 2, "it connected once more");
+}

@@ -90,8 +90,9 @@ impl Runtime {
         let mut config = config;
         config["connection"] = "plant".into();
         let mut mistakes = Mistakes::new();
-        let mut checker =
-            Checker::new(&mut mistakes, self.folder.path(), &self.limits).with_connections(&self.connections);
+        let mut checker = Checker::new(&mut mistakes, self.folder.path(), &self.limits)
+            .with_connections(&self.connections)
+            .for_flow(Some(FLOW));
         let spec = self.adapter.check_source(&config_node(&config), &mut checker);
         no_mistakes(&mistakes);
         spec.unwrap()
