@@ -62,6 +62,16 @@ struct Progress {
     is_changed: bool,
 }
 
+/// By name, the inode number of the file that had it before.
+#[derive(Debug, Default)]
+struct Predecessors {
+    /// As of the last look.
+    then: HashMap<String, u64>,
+    /// When it was met: a file may have been renamed some looks ago, and the one of its name be made only now. The last one
+    /// counts.
+    first: HashMap<String, u64>,
+}
+
 /// Looks, opens and reads.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
@@ -111,7 +121,11 @@ impl Tail {
             let entries = shared.open().map_err(cannot)?.unwrap_or_else(|| shared.entries());
             let known = entries.into_iter().map(|entry| Incarnation::known(entry, &settings));
             self.files = known.map(|life| Followed::new(Arc::new(life))).collect();
-            queue_up(&mut self.files);
+            let mut had = Predecessors::default();
+            for file in &mut self.files {
+                file.predecessor = had.of(file);
+                had.add(file);
+            }
             self.note(shared, shared.pattern());
             self.has_begun = true;
         }
@@ -177,13 +191,11 @@ impl Tail {
                 found.sort_by(|a, b| (modified(a), &a.name).cmp(&(modified(b), &b.name)));
             }
         }
-        let mut had: HashMap<String, u64> = HashMap::new();
+        let mut had = Predecessors::default();
         for file in &mut self.files {
-            // After a start, what it was called when it was met.
-            let name = file.name.as_deref().map_or_else(|| file.life.name.clone(), name_text);
-            had.insert(name, file.life.inode);
             file.was_named = file.name.take();
             file.is_wanted = false;
+            had.add(file);
         }
         let known = Known::new(&self.files, &found);
         let millis = settings.clock.now().as_millis();
@@ -233,7 +245,7 @@ impl Tail {
         &mut self,
         found: &Found,
         looked_for: Option<&GlobMatcher>,
-        had: &HashMap<String, u64>,
+        had: &Predecessors,
         settings: &Settings,
     ) -> bool {
         if self.files.len() >= MAX_KNOWN && !self.make_room() {
@@ -254,12 +266,7 @@ impl Tail {
             Ok(life) if life.inode != found.metadata.ino() => false,
             Ok(life) => {
                 let mut file = Followed::met(Arc::new(life), found.name.clone());
-                file.predecessor = had.get(&file.life.name).copied();
-                if let Some(inode) = file.predecessor
-                    && let Some(before) = self.files.iter_mut().find(|file| file.life.inode == inode)
-                {
-                    before.read_anew();
-                }
+                self.put_behind(&mut file, had);
                 self.files.push(file);
                 true
             }
@@ -270,6 +277,16 @@ impl Tail {
                 }
                 false
             }
+        }
+    }
+
+    /// Has a file that begins read after the one that had its name before.
+    fn put_behind(&mut self, file: &mut Followed, had: &Predecessors) {
+        file.predecessor = had.of(file);
+        if let Some(inode) = file.predecessor
+            && let Some(before) = self.files.iter_mut().find(|file| file.life.inode == inode)
+        {
+            before.read_anew();
         }
     }
 
@@ -349,7 +366,17 @@ impl Tail {
                 progress.is_changed = true;
                 if file.is_wanted {
                     let life = Incarnation::begin(name_text(&name), &metadata, 0, &[], settings);
-                    *file = Followed::met(Arc::new(life), name);
+                    let mut file = Followed::met(Arc::new(life), name);
+                    // It is met now, and so is the last one.
+                    self.files.remove(index);
+                    let mut had = Predecessors::default();
+                    for other in &mut self.files {
+                        // The one that it waited for is no more, and this one waits for it.
+                        other.predecessor.take_if(|before| *before == file.life.inode);
+                        had.add(other);
+                    }
+                    self.put_behind(&mut file, &had);
+                    self.files.push(file);
                     progress.again = true;
                 } else {
                     file.is_gone = true;
@@ -417,6 +444,23 @@ impl Tail {
     }
 }
 
+impl Predecessors {
+    fn add(&mut self, file: &Followed) {
+        if let Some(name) = file.was_named.as_deref() {
+            self.then.insert(name_text(name), file.life.inode);
+        }
+        self.first.insert(file.life.name.clone(), file.life.inode);
+    }
+
+    /// That of a file which begins under its name.
+    fn of(&self, file: &Followed) -> Option<u64> {
+        let name = &file.life.name;
+        let before = self.then.get(name).or_else(|| self.first.get(name)).copied();
+        // One inode number of two devices would wait for itself.
+        before.filter(|before| *before != file.life.inode)
+    }
+}
+
 impl Known {
     fn new(files: &[Followed], found: &[Found]) -> Self {
         let devices: HashSet<u64> = found.iter().map(|found| found.metadata.dev()).collect();
@@ -435,16 +479,6 @@ impl Known {
     fn find(&self, found: &Found) -> Option<usize> {
         let (device, inode) = (found.metadata.dev(), found.metadata.ino());
         self.by_id.get(&(device, inode)).or_else(|| self.of_no_device.get(&inode)).copied()
-    }
-}
-
-/// Files that were met under one name are read one after the other, as they were met.
-fn queue_up(files: &mut [Followed]) {
-    let mut last: HashMap<String, u64> = HashMap::new();
-    for file in files {
-        let (name, inode) = (file.life.name.clone(), file.life.inode);
-        // One inode number of two devices would wait for itself.
-        file.predecessor = last.insert(name, inode).filter(|before| *before != inode);
     }
 }
 

@@ -194,6 +194,20 @@ async fn a_renamed_file_is_read_to_its_end_before_the_new_one_of_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renamed_file_is_read_to_its_end_also_when_the_new_one_of_its_name_is_made_later() {
+    let bench = Bench::new();
+    let mut source = bench.start(json!({})).await;
+    bench.add("app.log", "1\n");
+    expect(&mut source, &["1"]).await;
+    bench.rename("app.log", "app.log.1");
+    // Long enough for a look, and shorter than a renamed file is waited for.
+    assert!(tokio::time::timeout(Duration::from_secs(3), source.next()).await.is_err());
+    bench.add("app.log.1", "2\n");
+    bench.add("app.log", "3\n");
+    expect(&mut source, &["2", "3"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renamed_file_is_read_to_its_end_before_the_new_one_of_its_name_after_a_restart_too() {
     let bench = Bench::with_in_flight(10_000);
     // More than one batch holds, of which the first is in the air when the process dies.
@@ -551,6 +565,34 @@ async fn another_file_with_the_inode_number_of_an_old_one_is_another_file() {
     fs::write(&checkpoint, known.to_string()).unwrap();
     let mut source = bench.start(json!({})).await;
     expect(&mut source, &["of the new one", "and more of it"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_file_with_an_old_inode_number_is_behind_the_one_that_had_its_name() {
+    let bench = Bench::with_in_flight(10_000);
+    // More than one batch holds.
+    let count = 5_000;
+    let old: Vec<String> = (0..count).map(|n| format!("old {n}")).collect();
+    bench.add("app.log", &(old.join("\n") + "\n"));
+    let mut source = bench.start(json!({})).await;
+    let in_the_air = take(&mut source, 1).await;
+    let checkpoint = source.shared.settings().checkpoint.clone();
+    kill(source).await;
+    drop(in_the_air);
+    bench.rename("app.log", "app.log.1");
+    bench.add("app.log", "new\n");
+    // As if the system had given the number of a file that was deleted long ago to the new one: it is in the checkpoint.
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(bench.path("app.log")).unwrap());
+    let mut known: Json = serde_json::from_slice(&fs::read(&checkpoint).unwrap()).unwrap();
+    let files = known["files"].as_array_mut().unwrap();
+    let mut deleted = files[0].clone();
+    (deleted["inode"], deleted["born"]) = (json!(inode), Json::Null);
+    files.insert(0, deleted);
+    fs::write(&checkpoint, known.to_string()).unwrap();
+    let mut source = bench.start(json!({})).await;
+    let taken = take(&mut source, count + 1).await;
+    let expected: Vec<String> = old.into_iter().chain(["new".to_owned()]).collect();
+    assert_eq!(bodies(&taken), expected);
 }
 
 #[tokio::test(start_paused = true)]
