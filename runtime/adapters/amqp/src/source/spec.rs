@@ -143,6 +143,14 @@ fn check_declare(config: &DeclareConfig, node: &Node, checker: &mut Checker<'_>)
             checker.mistake("missing_key", node.at(["dead_letter_routing_key"]), text, mend);
         }
     }
+    if is_quorum && config.delivery_limit.is_some() && config.dead_letter_exchange.is_none() {
+        checker.mistake(
+            "released_is_lost",
+            node.at(["delivery_limit"]),
+            "a message that is released more often than this is dropped by the broker, which counts every release",
+            "add `dead_letter_exchange`, which then gets it, or leave this out",
+        );
+    }
     for (name, value) in [
         ("x-message-ttl", config.message_ttl_ms),
         ("x-expires", config.expires_ms),

@@ -82,6 +82,7 @@ fn mistakes_of_a_source() {
         (with(json!({"declare": {"type": "quorum", "exclusive": true}})), "cannot be exclusive"),
         (with(json!({"declare": {"type": "quorum", "max_priority": 3}})), "no priorities"),
         (with(json!({"declare": {"delivery_limit": 3}})), "only a quorum queue"),
+        (with(json!({"declare": {"type": "quorum", "delivery_limit": 3}})), "add `dead_letter_exchange`"),
         (with(json!({"declare": {"overflow": "drop_head"}})), "no limit at which"),
         (with(json!({"declare": {"dead_letter_routing_key": "x"}})), "add `dead_letter_exchange`"),
         (with(json!({"declare": {"arguments": {"x-max-length": 3}}})), "write `max_length` beside"),
