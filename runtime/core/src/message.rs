@@ -1,6 +1,11 @@
 //! A message: headers and a body, cheap to clone, because retries, branches and dead letters each keep one.
 
-use std::{fmt, sync::Arc};
+use std::{
+    any::Any,
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 
@@ -21,7 +26,15 @@ pub struct MessageId(Arc<str>);
 /// reference count; the first change to a shared list copies the list but not its texts, so that many children of one message
 /// do not multiply its headers.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Headers(Arc<Vec<(Arc<str>, Arc<str>)>>);
+pub struct Headers(Arc<Vec<Header>>);
+
+/// A header: its name and, right behind it, its value. One text, because every step copies the list of headers, and with it a
+/// reference to each text, when it changes one.
+#[derive(Clone, PartialEq, Eq)]
+struct Header {
+    text: Arc<str>,
+    name_bytes: usize,
+}
 
 /// Headers and a body on their way through a flow.
 #[derive(Clone)]
@@ -30,6 +43,8 @@ pub struct Message {
     received_at: Timestamp,
     headers: Headers,
     body: Bytes,
+    /// What was made of the body by reading it. Follows the body: a new one has none.
+    reading: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A header name or value that no message may carry.
@@ -89,17 +104,17 @@ impl Headers {
 
     /// The first value of `name`, which must be in lower case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| &**n == name).map(|(_, v)| &**v)
+        self.0.iter().find(|header| header.is(name)).map(Header::value)
     }
 
     /// Every value of `name`, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| &**n == name).map(|(_, v)| &**v)
+        self.0.iter().filter(move |header| header.is(name)).map(Header::value)
     }
 
     /// All headers, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(n, v)| (&**n, &**v))
+        self.0.iter().map(|header| (header.name(), header.value()))
     }
 
     /// How many headers there are, counting repeats.
@@ -119,7 +134,7 @@ impl Headers {
     pub fn append(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let name = normalise(name);
         check_header(&name, value)?;
-        Arc::make_mut(&mut self.0).push((name.into(), value.into()));
+        Arc::make_mut(&mut self.0).push(Header::new(&name, value));
         Ok(())
     }
 
@@ -131,22 +146,20 @@ impl Headers {
         let name = normalise(name);
         check_header(&name, value)?;
         let list = Arc::make_mut(&mut self.0);
-        let mut value = Some(Arc::<str>::from(value));
-        list.retain_mut(|(n, v)| {
-            if **n != *name {
+        let mut new = Some(Header::new(&name, value));
+        list.retain_mut(|header| {
+            if !header.is(&name) {
                 return true;
             }
-            match value.take() {
+            match new.take() {
                 Some(new) => {
-                    *v = new;
+                    *header = new;
                     true
                 }
                 None => false,
             }
         });
-        if let Some(value) = value {
-            list.push((name.into(), value));
-        }
+        list.extend(new);
         Ok(())
     }
 
@@ -154,7 +167,7 @@ impl Headers {
     pub fn remove(&mut self, name: &str) {
         let name = normalise(name);
         if self.get(&name).is_some() {
-            Arc::make_mut(&mut self.0).retain(|(n, _)| **n != *name);
+            Arc::make_mut(&mut self.0).retain(|header| !header.is(&name));
         }
     }
 }
@@ -165,11 +178,37 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Lower case without an allocation more than is needed.
-fn normalise(name: &str) -> Box<str> {
-    let mut name = Box::<str>::from(name);
-    name.make_ascii_lowercase();
-    name
+// === impl Header ===
+
+impl Header {
+    /// Of a name in lower case.
+    fn new(name: &str, value: &str) -> Self {
+        let mut text = String::with_capacity(name.len() + value.len());
+        text.push_str(name);
+        text.push_str(value);
+        Self { text: text.into(), name_bytes: name.len() }
+    }
+
+    fn name(&self) -> &str {
+        self.text.get(..self.name_bytes).unwrap_or_default()
+    }
+
+    fn value(&self) -> &str {
+        self.text.get(self.name_bytes..).unwrap_or_default()
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.name_bytes == name.len() && self.text.as_bytes().starts_with(name.as_bytes())
+    }
+}
+
+/// Lower case, which most names are already.
+fn normalise(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// Whether a message may carry this header: the name is lower-case printable ASCII without spaces and colons, of at
@@ -185,12 +224,19 @@ pub fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
         "the name is longer than 256 bytes"
     } else if !name.bytes().all(|b| b.is_ascii_graphic() && b != b':' && !b.is_ascii_uppercase()) {
         "a name is lower-case ASCII without spaces and colons"
-    } else if value.chars().any(|c| c.is_control() && c != '\t') {
+    } else if has_control(value) {
         "the value holds a control character"
     } else {
         return Ok(());
     };
     Err(InvalidHeader { name: name.escape_debug().take(80).collect(), problem })
+}
+
+/// Whether there is a control character other than tab. Those above ASCII (U+0080 to U+009F) are looked for only where there is more
+/// than ASCII.
+fn has_control(value: &str) -> bool {
+    value.bytes().any(|b| b.is_ascii_control() && b != b'\t')
+        || !value.is_ascii() && value.chars().any(|c| c.is_control() && c != '\t')
 }
 
 impl fmt::Display for InvalidHeader {
@@ -206,7 +252,13 @@ impl std::error::Error for InvalidHeader {}
 impl Message {
     /// A message without headers.
     pub fn new(id: impl Into<MessageId>, received_at: Timestamp, body: impl Into<Bytes>) -> Self {
-        Self { id: id.into(), received_at, headers: Headers::new(), body: body.into() }
+        Self {
+            id: id.into(),
+            received_at,
+            headers: Headers::new(),
+            body: body.into(),
+            reading: OnceLock::new(),
+        }
     }
 
     /// The same with these headers.
@@ -251,6 +303,24 @@ impl Message {
     /// Replaces the body.
     pub fn set_body(&mut self, body: impl Into<Bytes>) {
         self.body = body.into();
+        self.reading = OnceLock::new();
+    }
+
+    /// What was made of the body by reading it, if it was of this type and was kept: a message that passes several steps is parsed
+    /// once.
+    pub fn reading<T: Any>(&self) -> Option<&T> {
+        self.reading.get()?.downcast_ref()
+    }
+
+    /// Keeps what was made of the body, with this message and the clones that are made of it from now on, until the body is
+    /// replaced or [`Message::forget_reading`] is called. What another reader has kept stays.
+    pub fn keep_reading<T: Any + Send + Sync>(&self, reading: T) {
+        let _first_wins = self.reading.set(Arc::new(reading));
+    }
+
+    /// Frees what was kept of reading the body: before a wait, in which it would only take memory.
+    pub fn forget_reading(&mut self) {
+        self.reading = OnceLock::new();
     }
 
     /// The content type, if the message has one.
@@ -303,7 +373,22 @@ mod tests {
         {
             assert!(headers.append(name, value).is_err(), "{name:?}: {value:?}");
         }
+        assert!(headers.append("a", "\u{85}").is_err(), "a control character above ASCII");
         headers.append("a", "tab\tand ünïcode").unwrap();
+    }
+
+    #[test]
+    fn what_was_read_out_of_a_body_goes_with_it_and_no_further() {
+        let mut message = Message::new("m", Timestamp::from_millis(0), "7");
+        let before = message.clone();
+        message.keep_reading(7_u32);
+        message.keep_reading(8_u32);
+        assert_eq!((message.reading::<u32>(), message.reading::<i32>()), (Some(&7), None));
+        assert_eq!((message.clone().reading::<u32>(), before.reading::<u32>()), (Some(&7), None));
+        let mut other = message.clone();
+        other.forget_reading();
+        message.set_body("8");
+        assert_eq!((message.reading::<u32>(), other.reading::<u32>()), (None, None));
     }
 
     #[test]

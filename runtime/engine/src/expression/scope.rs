@@ -23,6 +23,13 @@ pub struct Scope<'a> {
     headers: OnceLock<Value>,
 }
 
+/// The longest body that is kept parsed with its message, in bytes. What is made of one takes about ten times as much, for each
+/// delivery that is under way.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
+
+/// The body as JSON, kept with its message.
+struct Parsed(Value);
+
 // === impl Scope ===
 
 impl<'a> Scope<'a> {
@@ -36,12 +43,19 @@ impl<'a> Scope<'a> {
         self.message
     }
 
-    /// The body, parsed.
+    /// The body, parsed: once for a message, as long as its body stays, if it is small enough to be kept.
     pub(crate) fn body(&self) -> Result<&Value, EvalError> {
-        self.body
-            .get_or_init(|| self.parse_body())
-            .as_ref()
-            .map_err(|failure| EvalError::Body(failure.clone()))
+        if let Some(Parsed(value)) = self.message.reading() {
+            return Ok(value);
+        }
+        let parsed = self.body.get_or_init(|| self.parse_body());
+        if let Ok(value) = parsed
+            && self.message.body().len() <= MAX_KEPT_BYTES
+        {
+            // A list or a map is one reference count more.
+            self.message.keep_reading(Parsed(value.clone()));
+        }
+        parsed.as_ref().map_err(|failure| EvalError::Body(failure.clone()))
     }
 
     fn parse_body(&self) -> Result<Value, Failure> {

@@ -47,6 +47,7 @@ impl CheckedStep for CheckedCall {
 impl Step for CallStep {
     async fn run(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
         let texts = self.checked.render(&scope(&message, &context))?;
+        message.forget_reading();
         let answer = self.sink.call(Outgoing::new(&message, &texts)).await?;
         let headers = message.headers_mut();
         for (name, _) in answer.headers.iter() {

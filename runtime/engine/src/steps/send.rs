@@ -48,8 +48,9 @@ impl CheckedStep for CheckedSend {
 
 #[async_trait]
 impl Step for SendStep {
-    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
+    async fn run(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
         let texts = self.checked.render(&scope(&message, &context))?;
+        message.forget_reading();
         self.sink.send(Outgoing::new(&message, &texts)).await?;
         Ok(Next::Continue(message))
     }
