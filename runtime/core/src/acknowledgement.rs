@@ -7,6 +7,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::oneshot;
+
 use crate::{
     delivery::Reply,
     failure::Failure,
@@ -29,7 +31,13 @@ struct Record {
     dead_lettered: bool,
     reply: Option<Reply>,
     failure: Option<Arc<Failure>>,
-    complete: Option<Box<dyn FnOnce(Outcome) + Send>>,
+    complete: Option<Complete>,
+}
+
+/// What is done when the last branch has settled.
+enum Complete {
+    Call(Box<dyn FnOnce(Outcome) + Send>),
+    Tell(oneshot::Sender<Outcome>),
 }
 
 // === impl Acknowledgement ===
@@ -38,12 +46,22 @@ impl Acknowledgement {
     /// The acknowledgement of a new delivery. `complete` is called once, when the last branch has settled, on whichever
     /// thread that happens: it must neither block nor panic.
     pub fn new(complete: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        Self::completed_by(Complete::Call(Box::new(complete)))
+    }
+
+    /// The acknowledgement of a new delivery, and where its outcome comes when the last branch has settled.
+    pub fn awaited() -> (Self, oneshot::Receiver<Outcome>) {
+        let (tell, told) = oneshot::channel();
+        (Self::completed_by(Complete::Tell(tell)), told)
+    }
+
+    fn completed_by(complete: Complete) -> Self {
         let record = Record {
             worst: Settlement::Delivered,
             dead_lettered: false,
             reply: None,
             failure: None,
-            complete: Some(Box::new(complete)),
+            complete: Some(complete),
         };
         Self { lineage: Arc::new(Lineage { record: Mutex::new(record) }), settled: false }
     }
@@ -131,12 +149,17 @@ impl Drop for Lineage {
     fn drop(&mut self) {
         let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(complete) = record.complete.take() {
-            complete(Outcome {
+            let outcome = Outcome {
                 settlement: record.worst,
                 dead_lettered: record.dead_lettered,
                 reply: record.reply.take(),
                 failure: record.failure.take(),
-            });
+            };
+            match complete {
+                Complete::Call(call) => call(outcome),
+                // Whoever waited may be gone.
+                Complete::Tell(tell) => drop(tell.send(outcome)),
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    future::Future,
+    future::poll_fn,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::atomic::{AtomicUsize, Ordering as Atomic},
@@ -17,6 +17,8 @@ use gristmill_core::{
     Acknowledgement, ErrorClass, Failure, Message, Settlement,
     step::{Next, StepContext},
 };
+
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     ending::{GivenUp, give_up},
@@ -49,6 +51,9 @@ struct Frame<'a> {
     next: usize,
 }
 
+/// The lists that are still to be done, the innermost last. Most flows nest no deeper.
+type Frames<'a> = SmallVec<[Frame<'a>; 2]>;
+
 /// How far a child's progress counts for the order: only the last one's does, because those behind wait for all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -56,28 +61,32 @@ enum Progress {
     Held,
 }
 
-/// Takes the delivery's message through the flow and settles `acknowledgement`.
-pub(crate) async fn run(journey: Journey<'_>, message: Message, acknowledgement: Acknowledgement) {
-    let frames = vec![Frame { steps: &journey.version.steps, next: 0 }];
-    walk(journey, frames, message, acknowledgement, Progress::Counts).await;
-}
-
-/// Ends a delivery that failed before its first step.
-pub(crate) async fn fail(
+/// Takes the delivery's message through the flow and settles `acknowledgement`. Gives how that ended.
+pub(crate) fn run(
     journey: Journey<'_>,
     message: Message,
     acknowledgement: Acknowledgement,
+) -> impl Future<Output = Settlement> {
+    let frames = smallvec![Frame { steps: &journey.version.steps, next: 0 }];
+    walk(journey, frames, message, acknowledgement, Progress::Counts)
+}
+
+/// Ends a delivery that failed before its first step. Gives how that ended.
+pub(crate) fn fail<'a>(
+    journey: Journey<'a>,
+    message: Message,
+    acknowledgement: Acknowledgement,
     failure: Failure,
-    at: &str,
-) {
+    at: &'a str,
+) -> BoxFuture<'a, Settlement> {
     let given_up = GivenUp { failure, attempts: 1, message, step: at, plugin: None };
-    give_up(journey, given_up, acknowledgement).await;
+    Box::pin(give_up(journey, given_up, acknowledgement))
 }
 
 /// Gives how the branch ended, which its acknowledgement has been told.
 async fn walk<'a>(
     journey: Journey<'a>,
-    mut frames: Vec<Frame<'a>>,
+    mut frames: Frames<'a>,
     mut message: Message,
     acknowledgement: Acknowledgement,
     progress: Progress,
@@ -94,7 +103,8 @@ async fn walk<'a>(
         frame.next += 1;
         let next = match attempt(journey, node, message, &acknowledgement, progress).await {
             Ok(next) => next,
-            Err(given_up) => return give_up(journey, given_up, acknowledgement).await,
+            // Boxed, as all is that a delivery seldom does: it would be room that every delivery takes.
+            Err(given_up) => return Box::pin(give_up(journey, *given_up, acknowledgement)).await,
         };
         match next {
             Next::Continue(changed) => message = changed,
@@ -114,7 +124,7 @@ async fn walk<'a>(
                 (Some(last), false) => {
                     children.push(last);
                     let journey = Journey { splits: journey.splits + 1, ..journey };
-                    return emit(journey, &frames, children, acknowledgement, progress).await;
+                    return Box::pin(emit(journey, &frames, children, acknowledgement, progress)).await;
                 }
                 (None, _) => {
                     acknowledgement.delivered();
@@ -122,20 +132,38 @@ async fn walk<'a>(
                 }
             },
             Next::EnterAll(original, branches) => {
-                message = original;
-                for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
-                    let frames = vec![Frame { steps, next: 0 }];
-                    let copy = message.clone();
-                    let ended = boxed_walk(journey, frames, copy, acknowledgement.branch(), progress).await;
-                    if ended != Settlement::Delivered {
-                        // The branch has told the lineage, and the worst wins; what would follow would be done again.
-                        acknowledgement.delivered();
-                        return ended;
-                    }
+                let ended = enter_all(journey, node, &original, branches, &acknowledgement, progress).await;
+                if ended != Settlement::Delivered {
+                    // The branch has told the lineage, and the worst wins; what would follow would be done again.
+                    acknowledgement.delivered();
+                    return ended;
                 }
+                message = original;
             }
         }
     }
+}
+
+/// A copy goes through each of these branches, one after the other, until one does not end as delivered.
+fn enter_all<'a>(
+    journey: Journey<'a>,
+    node: &'a StepNode<RunningStep>,
+    message: &'a Message,
+    branches: Vec<usize>,
+    acknowledgement: &'a Acknowledgement,
+    progress: Progress,
+) -> BoxFuture<'a, Settlement> {
+    Box::pin(async move {
+        for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
+            let frames = smallvec![Frame { steps, next: 0 }];
+            let ended =
+                boxed_walk(journey, frames, message.clone(), acknowledgement.branch(), progress).await;
+            if ended != Settlement::Delivered {
+                return ended;
+            }
+        }
+        Settlement::Delivered
+    })
 }
 
 /// Each child goes on from where its parent stood, one after the other, so that their order is kept.
@@ -150,7 +178,7 @@ async fn emit<'a>(
     let last = children.len().saturating_sub(1);
     for (index, child) in children.into_iter().enumerate() {
         let progress = if index == last { progress } else { Progress::Held };
-        let ended = boxed_walk(journey, frames.to_vec(), child, acknowledgement.branch(), progress).await;
+        let ended = boxed_walk(journey, frames.into(), child, acknowledgement.branch(), progress).await;
         worst = worst.max(ended);
     }
     acknowledgement.delivered();
@@ -159,7 +187,7 @@ async fn emit<'a>(
 
 fn boxed_walk<'a>(
     journey: Journey<'a>,
-    frames: Vec<Frame<'a>>,
+    frames: Frames<'a>,
     message: Message,
     acknowledgement: Acknowledgement,
     progress: Progress,
@@ -187,10 +215,10 @@ fn within_fan_out(journey: Journey<'_>, next: &Next) -> Result<(), Failure> {
 async fn attempt<'a>(
     journey: Journey<'a>,
     node: &'a StepNode<RunningStep>,
-    message: Message,
+    mut message: Message,
     acknowledgement: &Acknowledgement,
     progress: Progress,
-) -> Result<Next, GivenUp<'a>> {
+) -> Result<Next, Box<GivenUp<'a>>> {
     let version = journey.version;
     let mut attempt = 1;
     if let Some(ticket) = journey.ticket {
@@ -207,11 +235,19 @@ async fn attempt<'a>(
         version.observer.step_begins(node.index, &message);
         let began = Instant::now();
         // A panic is a fault of the step, not of the deliveries beside it: it fails this attempt and nothing else.
-        let running = AssertUnwindSafe(node.step.step.run(message.clone(), context)).catch_unwind();
-        let result = match journey.ticket.filter(|_| attempt == 1 && progress == Progress::Counts) {
-            Some(ticket) => after_first_poll(running, || ticket.started(node.index)).await,
-            None => running.await,
-        };
+        let mut running = pin!(AssertUnwindSafe(node.step.step.run(message.clone(), context)).catch_unwind());
+        // What is kept here is for another attempt, which is rare enough to read the body again.
+        message.forget_reading();
+        let mut ticket = journey.ticket.filter(|_| attempt == 1 && progress == Progress::Counts);
+        let result = poll_fn(|context| {
+            let poll = running.as_mut().poll(context);
+            // What takes its place in an order at its first poll has then taken it.
+            if let Some(ticket) = ticket.take() {
+                ticket.started(node.index);
+            }
+            poll
+        })
+        .await;
         let result = result.unwrap_or_else(|panic| Err(panicked(&*panic)));
         let result = result.and_then(|next| within_fan_out(journey, &next).map(|()| next));
         version.observer.step_ended(node.index, &message, began.elapsed(), result.as_ref().err());
@@ -227,13 +263,13 @@ async fn attempt<'a>(
         let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
         let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt, &failure)) else {
             let plugin = node.step.plugin.as_deref();
-            return Err(GivenUp { failure, attempts: attempt, message, step: &node.path, plugin });
+            return Err(Box::new(GivenUp { failure, attempts: attempt, message, step: &node.path, plugin }));
         };
         tracing::debug!(
             target: "gristmill::flow", flow = &*version.facts.id, version = &*version.facts.version, step = &*node.path,
             message_id = message.id().as_str(), attempt, wait_ms = wait.as_millis(), "trying again after {failure}"
         );
-        tokio::time::sleep(wait).await;
+        Box::pin(tokio::time::sleep(wait)).await;
         attempt += 1;
     }
 }
@@ -244,19 +280,4 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = format!("the step panicked: {}", said.unwrap_or("it did not say why"));
     Failure::new(ErrorClass::Internal, text)
-}
-
-/// Calls `started` once the future has been polled for the first time: what takes its place in an order at its first poll
-/// has then taken it.
-async fn after_first_poll<F: Future>(future: F, started: impl FnOnce()) -> F::Output {
-    let mut future = pin!(future);
-    let mut started = Some(started);
-    std::future::poll_fn(|context| {
-        let poll = future.as_mut().poll(context);
-        if let Some(started) = started.take() {
-            started();
-        }
-        poll
-    })
-    .await
 }

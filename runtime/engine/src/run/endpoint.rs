@@ -6,11 +6,13 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering as Atomic},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -26,7 +28,10 @@ use tokio::{
     time::Instant,
 };
 
-use tokio_util::task::TaskTracker;
+use tokio_util::{
+    sync::ReusableBoxFuture,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{
     delivery::{self, Journey},
@@ -38,6 +43,9 @@ use crate::expression::Scope;
 
 /// A source that has failed and then has not failed again for this long, though it gives nothing, is fit again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
+
+/// How many deliveries the endpoint takes through the flow by itself before other tasks of its thread have their turn.
+const CARRIED_AT_ONCE: u32 = 16;
 
 /// The handle of a running endpoint. Dropping it ends the endpoint at once; unsettled deliveries can still settle.
 pub(crate) struct Endpoint {
@@ -83,10 +91,11 @@ enum Command {
     },
 }
 
-#[derive(Default)]
 struct Shared {
     in_flight: AtomicUsize,
     settled: Notify,
+    /// Where deliveries are offered that a stopped version could not finish. Weak: they must not keep the endpoint alive.
+    offers: mpsc::WeakUnboundedSender<Command>,
 }
 
 /// A delivery that has not settled.
@@ -97,7 +106,7 @@ struct Held {
     /// What is wrong with it before its first step.
     failure: Option<Failure>,
     accepted: std::time::Instant,
-    _room: Room,
+    room: Room,
 }
 
 /// Room for one delivery; given back when dropped.
@@ -116,8 +125,6 @@ struct Task {
     /// The health of the version's plugins, as far as it was seen.
     plugins: Vec<watch::Receiver<Health>>,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// For the tasks of deliveries: they must not keep the endpoint alive.
-    offers: mpsc::WeakUnboundedSender<Command>,
     shared: Arc<Shared>,
     state: watch::Sender<EndpointState>,
     lanes: Option<Lanes>,
@@ -133,6 +140,10 @@ struct Task {
     finished: bool,
     closing: Option<oneshot::Sender<()>>,
     closed: bool,
+    /// The room of a delivery that needed no task.
+    spare: Option<ReusableBoxFuture<'static, ()>>,
+    /// How many deliveries needed no task since other tasks had their turn.
+    carried_here: u32,
     /// Who gets what could not be finished once this endpoint is closed.
     heir: Option<mpsc::WeakUnboundedSender<Command>>,
 }
@@ -143,14 +154,17 @@ impl Endpoint {
     /// Begins to take messages from the source.
     pub(crate) fn start(source: Box<dyn Source>, version: Arc<Version>) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            in_flight: AtomicUsize::new(0),
+            settled: Notify::new(),
+            offers: commands.downgrade(),
+        });
         let (state, watched) = watch::channel(EndpointState::Running);
         let task = Task {
             source: Some(source),
             lanes: Lanes::for_version(&version),
             plugins: version.plugins.clone(),
             version,
-            offers: commands.downgrade(),
             commands: receiver,
             shared: Arc::clone(&shared),
             state,
@@ -163,6 +177,8 @@ impl Endpoint {
             finished: false,
             closing: None,
             closed: false,
+            spare: None,
+            carried_here: 0,
             heir: None,
         };
         tokio::spawn(task.run());
@@ -265,10 +281,10 @@ impl Held {
     /// Tells the source how the delivery ended. The room is given back, and the lane moves on, before the source hears:
     /// it may offer the next at once.
     fn settle(self, version: &Version, outcome: Outcome) {
-        let Self { message, acknowledgement, ticket, failure: _, accepted, _room } = self;
+        let Self { message, acknowledgement, ticket, failure: _, accepted, room } = self;
         version.observer.settled(&message, &outcome, accepted.elapsed());
         drop(ticket);
-        drop(_room);
+        drop(room);
         acknowledgement.forward(outcome);
     }
 
@@ -334,27 +350,47 @@ impl Task {
         // A plugin may have been held back before anyone watched.
         self.note_health();
         loop {
+            if self.has_news_of_plugins() {
+                self.note_health();
+            }
+            if self.carried_here >= CARRIED_AT_ONCE {
+                self.carried_here = 0;
+                tokio::task::yield_now().await;
+            }
             let may_take = self.may_take();
-            let health_changes = a_change(&mut self.plugins);
             let (retry_at, recovered_at) = (self.retry_at, self.recovered_at);
             let Some(source) = self.source.as_mut() else { return };
+            // The source comes before all that is seldom, and what is seldom is made only when it is polled: while messages are
+            // there, a turn costs no more than a look for commands.
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
-                () = health_changes => self.note_health(),
-                () = self.shared.settled.notified(), if !may_take && retry_at.is_none() => {}
-                () = tokio::time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
+                next = source.next(), if may_take => self.took(next),
+                () = a_change(&mut self.plugins) => self.note_health(),
+                () = async { self.shared.settled.notified().await }, if !may_take && retry_at.is_none() => {}
+                () = until(retry_at), if retry_at.is_some() => {
                     self.retry_at = None;
                     self.recovered_at = Some(Instant::now() + RECOVERED_AFTER);
                 }
-                () = tokio::time::sleep_until(recovered_at.unwrap_or_else(Instant::now)),
-                    if may_take && recovered_at.is_some() => self.recovered(),
-                next = source.next(), if may_take => self.took(next),
+                () = until(recovered_at), if may_take && recovered_at.is_some() => self.recovered(),
             }
         }
+    }
+
+    /// Whether the health of a plugin has changed since it was last looked at.
+    fn has_news_of_plugins(&mut self) -> bool {
+        let mut news = false;
+        for plugin in &mut self.plugins {
+            // One that says no more stays as it is.
+            if plugin.has_changed().unwrap_or(false) {
+                plugin.mark_unchanged();
+                news = true;
+            }
+        }
+        news
     }
 
     fn may_take(&mut self) -> bool {
@@ -550,7 +586,7 @@ impl Task {
             ticket,
             failure,
             accepted: std::time::Instant::now(),
-            _room: Room::take(&self.shared),
+            room: Room::take(&self.shared),
         });
     }
 
@@ -575,22 +611,53 @@ impl Task {
         (ticket, failure)
     }
 
-    fn dispatch(&self, held: Held) {
+    /// Begins to take a delivery through the version that is attached.
+    fn dispatch(&mut self, held: Held) {
+        // A task that panics drops what it holds, which releases it.
         let version = Arc::clone(&self.version);
-        let offers = self.offers.clone();
-        // The tracker keeps count for the drain; a task that panics drops what it holds, which releases it.
-        version.tasks.spawn(carry(Arc::clone(&version), held, offers));
+        let token = version.tasks.token();
+        let carried = carry(version, held, token);
+        if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
+            tokio::spawn(carried);
+            return;
+        }
+        // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
+        // as it comes here, and becomes a task when it has to wait.
+        let mut carried = match self.spare.take() {
+            Some(mut spare) => {
+                spare.set(carried);
+                spare
+            }
+            None => ReusableBoxFuture::new(carried),
+        };
+        self.carried_here += 1;
+        let mut context = Context::from_waker(Waker::noop());
+        match catch_unwind(AssertUnwindSafe(|| carried.poll(&mut context))) {
+            Ok(Poll::Ready(())) => self.spare = Some(carried),
+            // It is polled again as soon as it is a task, whatever has woken it meanwhile.
+            Ok(Poll::Pending) => drop(tokio::spawn(carried)),
+            // Said by the panic's hook; what it held is dropped with it.
+            Err(_panic) => {}
+        }
     }
 }
 
-/// Takes one delivery through a version, and tells its source how it ended.
-async fn carry(version: Arc<Version>, held: Held, offers: mpsc::WeakUnboundedSender<Command>) {
+/// Waits until then; for ever if there is no then.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended.
+async fn carry(version: Arc<Version>, held: Held, _counted: TaskTrackerToken) {
     loop {
         let outcome = once(&version, &held).await;
         let released = outcome.settlement == Settlement::Released;
         if released && version.is_stopped() {
             // By the time the version is stopped the endpoint has another one, or is closing; it decides.
-            match offers.upgrade() {
+            match held.room.0.offers.upgrade() {
                 Some(endpoint) => offer(&endpoint, held, &version),
                 None => held.release(&version),
             }
@@ -598,10 +665,14 @@ async fn carry(version: Arc<Version>, held: Held, offers: mpsc::WeakUnboundedSen
         }
         if released && version.ordering.strict && held.ticket.is_some() {
             // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
-            tokio::select! {
-                () = tokio::time::sleep(version.limits.release_delay()) => {}
-                () = version.stop.cancelled() => {}
-            }
+            // Boxed: no other delivery needs the room.
+            Box::pin(async {
+                tokio::select! {
+                    () = tokio::time::sleep(version.limits.release_delay()) => {}
+                    () = version.stop.cancelled() => {}
+                }
+            })
+            .await;
             continue;
         }
         held.settle(&version, outcome);
@@ -618,34 +689,43 @@ fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, version: &Versio
 
 /// One pass through the flow.
 async fn once(version: &Version, held: &Held) -> Outcome {
-    let (tell, told) = oneshot::channel();
-    let acknowledgement = Acknowledgement::new(move |outcome| {
-        // The receiver is a local of the task that waits below.
-        let _gone = tell.send(outcome);
-    });
+    let (acknowledgement, mut told) = Acknowledgement::awaited();
     let children = AtomicUsize::new(0);
     let ticket = held.ticket.as_ref();
     let journey = Journey { version, original: &held.message, ticket, children: &children, splits: 0 };
-    let pass = async {
-        if version.ordering.strict
-            && let Some(ticket) = journey.ticket
-        {
-            ticket.is_first().await;
-        }
-        let message = held.message.clone();
-        match held.failure.clone() {
-            Some(failure) => delivery::fail(journey, message, acknowledgement, failure, "parallel.by").await,
-            None => delivery::run(journey, message, acknowledgement).await,
-        }
-    };
-    tokio::select! {
-        biased;
-        () = version.stop.cancelled() => {}
+    if version.is_stopped() {
+        // Nothing is begun.
+        return released(None);
+    }
+    {
         // The panic has been reported by its hook. Its branches were dropped, which releases the delivery.
-        _panicked = AssertUnwindSafe(pass).catch_unwind() => {}
+        let mut pass = pin!(AssertUnwindSafe(pass(journey, held, acknowledgement)).catch_unwind());
+        tokio::select! {
+            biased;
+            // First, so that what need not wait does not begin to listen.
+            _panicked = &mut pass => {}
+            () = version.stop.cancelled() => {}
+        }
     }
     // Every branch has been settled or dropped by now, so the answer is there.
-    told.await.unwrap_or_else(|_| released(None))
+    match told.try_recv() {
+        Ok(outcome) => outcome,
+        Err(_not_yet) => told.await.unwrap_or_else(|_| released(None)),
+    }
+}
+
+/// From the turn of a delivery to its end.
+async fn pass(journey: Journey<'_>, held: &Held, acknowledgement: Acknowledgement) -> Settlement {
+    if journey.version.ordering.strict
+        && let Some(ticket) = journey.ticket
+    {
+        ticket.is_first().await;
+    }
+    let message = held.message.clone();
+    match held.failure.clone() {
+        Some(failure) => delivery::fail(journey, message, acknowledgement, failure, "parallel.by").await,
+        None => delivery::run(journey, message, acknowledgement).await,
+    }
 }
 
 /// Waits until the health of one of the plugins has changed.
@@ -653,15 +733,18 @@ async fn a_change(plugins: &mut [watch::Receiver<Health>]) {
     if plugins.is_empty() {
         return std::future::pending().await;
     }
-    let changes = plugins.iter_mut().map(|plugin| {
-        Box::pin(async {
-            if plugin.changed().await.is_err() {
-                // A plugin that says no more stays as it is.
-                std::future::pending::<()>().await;
-            }
-        })
-    });
-    select_all(changes).await;
+    async fn of(plugin: &mut watch::Receiver<Health>) {
+        if plugin.changed().await.is_err() {
+            // A plugin that says no more stays as it is.
+            std::future::pending::<()>().await;
+        }
+    }
+    match plugins {
+        [only] => of(only).await,
+        several => {
+            select_all(several.iter_mut().map(|plugin| Box::pin(of(plugin)))).await;
+        }
+    }
 }
 
 /// Gives up an endpoint and waits until its source is gone, with all that it brings to disk at its end.

@@ -9,7 +9,7 @@
 //! new version waits until what the old version holds before it is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
@@ -18,11 +18,16 @@ use std::{
 /// A queue of deliveries that keep their order.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
-    places: Mutex<BTreeMap<u64, Place>>,
+    places: Mutex<Places>,
 }
+
+/// By number. Most come at the end and leave from the front.
+#[derive(Debug, Default)]
+struct Places(VecDeque<Place>);
 
 #[derive(Debug)]
 struct Place {
+    number: u64,
     /// Which version the delivery is in.
     generation: u64,
     /// One more than the highest step that was started; 0 before the first.
@@ -43,20 +48,38 @@ pub(crate) struct Ticket {
 impl Lane {
     /// A place at the end. Numbers are given by the endpoint and only grow.
     pub(crate) fn enter(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
-        self.lock().insert(number, Place { generation, reached: 0, waker: None });
+        self.lock().0.push_back(Place { number, generation, reached: 0, waker: None });
         Ticket { lane: Arc::clone(self), number, stays: false }
     }
 
-    /// The map is never left half changed, so a poisoned lock is taken all the same.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Place>> {
+    /// The queue is never left half changed, so a poisoned lock is taken all the same.
+    fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    fn index(&self, number: u64) -> Option<usize> {
+        self.0.binary_search_by_key(&number, |place| place.number).ok()
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Place> {
+        let index = self.index(number)?;
+        self.0.get_mut(index)
+    }
+
+    /// Wakes the delivery that stands at this index, if it waits.
+    fn wake(&mut self, index: usize) {
+        if let Some(waker) = self.0.get_mut(index).and_then(|place| place.waker.take()) {
+            waker.wake();
+        }
     }
 }
 
 impl Ticket {
     /// Starts again in another version, in the same place.
     pub(crate) fn restart(&self, generation: u64) {
-        if let Some(place) = self.lane.lock().get_mut(&self.number) {
+        if let Some(place) = self.lane.lock().get_mut(self.number) {
             place.generation = generation;
             place.reached = 0;
         }
@@ -81,12 +104,13 @@ impl Ticket {
     async fn wait(&self, passed: impl Fn(u64, &Place) -> bool) {
         poll_fn(|context| {
             let mut places = self.lane.lock();
-            let Some(mine) = places.get(&self.number).map(|p| p.generation) else { return Poll::Ready(()) };
-            let free = places.range(..self.number).next_back().is_none_or(|(_, before)| passed(mine, before));
-            if free {
+            let Some(index) = places.index(self.number) else { return Poll::Ready(()) };
+            let before = index.checked_sub(1).and_then(|before| places.0.get(before));
+            let mine = places.0.get(index).map_or(0, |place| place.generation);
+            if before.is_none_or(|before| passed(mine, before)) {
                 return Poll::Ready(());
             }
-            if let Some(place) = places.get_mut(&self.number) {
+            if let Some(place) = places.0.get_mut(index) {
                 place.waker = Some(context.waker().clone());
             }
             Poll::Pending
@@ -97,11 +121,12 @@ impl Ticket {
     /// Says that `step` has been started, which lets the next delivery start it.
     pub(crate) fn started(&self, step: usize) {
         let mut places = self.lane.lock();
-        if let Some(place) = places.get_mut(&self.number)
+        if let Some(index) = places.index(self.number)
+            && let Some(place) = places.0.get_mut(index)
             && place.reached <= step
         {
             place.reached = step + 1;
-            wake_next(&mut places, self.number);
+            places.wake(index + 1);
         }
     }
 }
@@ -111,20 +136,15 @@ impl Drop for Ticket {
         let mut places = self.lane.lock();
         if self.stays {
             // What it has started counts no more: nothing may follow it there.
-            if let Some(place) = places.get_mut(&self.number) {
+            if let Some(place) = places.get_mut(self.number) {
                 place.reached = 0;
             }
             return;
         }
-        places.remove(&self.number);
-        wake_next(&mut places, self.number);
-    }
-}
-
-fn wake_next(places: &mut BTreeMap<u64, Place>, number: u64) {
-    let next = places.range_mut((std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded)).next();
-    if let Some(waker) = next.and_then(|(_, place)| place.waker.take()) {
-        waker.wake();
+        if let Some(index) = places.index(self.number) {
+            places.0.remove(index);
+            places.wake(index);
+        }
     }
 }
 

@@ -471,3 +471,39 @@ async fn what_follows_a_delivery_that_is_given_back_at_a_stop_does_not_come_out_
         assert_eq!(mill.sink("out").bodies(), ["a"], "{order}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_never_waits_leaves_others_their_turn() {
+    const MESSAGES: usize = 640;
+    let mill = ordered("limits: { in_flight: 1000 }\nsteps: [{ set: { headers: { a: b } } }]\n").await;
+    let offered = offer_all(&mill, (0..MESSAGES).map(|n| n.to_string()));
+    let turns = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            *counter.lock().unwrap() += 1;
+            tokio::task::yield_now().await;
+        }
+    });
+    while mill.seen.settled() < MESSAGES {
+        tokio::task::yield_now().await;
+    }
+    other.abort();
+    let turns = *turns.lock().unwrap();
+    assert!(turns >= MESSAGES / 16, "{turns} turns");
+    all_delivered(offered).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_waits_holds_up_neither_the_endpoint_nor_a_reload() {
+    let mill = ordered(SEND).await;
+    mill.sink("out").close();
+    let held = offer_all(&mill, ["1".to_owned(), "2".to_owned()]);
+    settle_down().await;
+    let first = mill.version();
+    mill.run(&format!("description: another\n{SEND}")).await;
+    assert_ne!(mill.version(), first);
+    mill.sink("out").open();
+    all_delivered(held).await;
+    assert_eq!(mill.sink("out").bodies(), ["1", "2"]);
+}
