@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 
-use crate::{http, plugin_call, report::Report};
+use crate::{engine, http, plugin_call, report::Report};
 
 /// Something that is measured.
 pub(crate) struct Case {
@@ -36,11 +36,26 @@ pub(crate) struct Effort {
 }
 
 /// Every case, in the order in which they are run.
-pub(crate) const CASES: [Case; 2] = [
+pub(crate) const CASES: [Case; 5] = [
     Case {
         name: "plugin-call",
         summary: "one call of a plugin, against the bare Wasm call and the same code native",
         run: plugin_call::run,
+    },
+    Case {
+        name: "engine-plugin",
+        summary: "deliveries from memory through one plugin, against a loop that calls the plugin",
+        run: engine::plugin,
+    },
+    Case {
+        name: "engine-steps",
+        summary: "deliveries from memory through a choice and two sets to memory, against a loop with the same CEL",
+        run: engine::steps,
+    },
+    Case {
+        name: "engine-lanes",
+        summary: "deliveries in 16 lanes through one plugin on two threads, against the same on one",
+        run: engine::lanes,
     },
     Case {
         name: "http",

@@ -19,7 +19,7 @@ use self::{
 use crate::{
     case::{Effort, Setup},
     machine::{places, processors},
-    report::{Report, Row, Unit},
+    report::{Goal, Report, Row, Unit},
     sample,
     stats::alternate,
 };
@@ -36,8 +36,8 @@ const PATH: &str = "/orders";
 /// Above this share of its processor the load is what limits a round, and not the server.
 const LOAD_IS_THE_LIMIT: f64 = 0.95;
 
-/// A figure of a sample: its name, its unit, and how it is read off.
-type Figure = (&'static str, Unit, fn(&Sample) -> f64);
+/// A figure of a sample: its name, its unit, its goal, and how it is read off.
+type Figure = (&'static str, Unit, Option<Goal>, fn(&Sample) -> f64);
 
 /// Runs the case.
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
@@ -74,16 +74,17 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
             .with_context(|| format!("gristmill's log ends with:\n{}", ours.log_tail()))?
     };
     let figures: [Figure; 4] = [
-        ("rate", Unit::RequestsPerSecond, |sample| sample.per_second),
-        ("p50", Unit::Microseconds, |sample| sample.p50_us),
-        ("p99", Unit::Microseconds, |sample| sample.p99_us),
-        ("cpu", Unit::Microseconds, |sample| sample.cpu_us),
+        ("rate", Unit::PerSecond, Some(Goal::AtLeast(0.8)), |sample| sample.per_second),
+        ("p50", Unit::Microseconds, None, |sample| sample.p50_us),
+        ("p99", Unit::Microseconds, Some(Goal::AtMost(1.3)), |sample| sample.p99_us),
+        ("cpu", Unit::Microseconds, None, |sample| sample.cpu_us),
     ];
-    for (what, unit, figure) in figures {
+    for (what, unit, goal, figure) in figures {
         report.rows.push(Row {
             case: format!("http/{what}"),
             floor: "axum",
             unit,
+            goal,
             compared: measured.compare(0, figure)?,
         });
     }

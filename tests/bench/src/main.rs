@@ -5,6 +5,7 @@
 //! at; `docs/performance.md` says for each what that is.
 
 mod case;
+mod engine;
 mod http;
 mod machine;
 mod plugin_call;
@@ -125,6 +126,6 @@ mod tests {
         let one = chosen(&["http".to_owned()]).unwrap();
         assert_eq!(one.iter().map(|case| case.name).collect::<Vec<_>>(), ["http"]);
         let error = chosen(&["htp".to_owned()]).err().unwrap().to_string();
-        assert!(error.contains("plugin-call, http"), "{error}");
+        assert!(error.contains("plugin-call, engine-plugin, engine-steps, engine-lanes, http"), "{error}");
     }
 }

@@ -14,8 +14,19 @@ pub(crate) struct Row {
     /// What ours is held against.
     pub(crate) floor: &'static str,
     pub(crate) unit: Unit,
+    /// What the ratio has to be, where there is a goal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) goal: Option<Goal>,
     #[serde(flatten)]
     pub(crate) compared: Comparison,
+}
+
+/// What the median of the ratios has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
 }
 
 /// What a figure counts.
@@ -24,7 +35,7 @@ pub(crate) struct Row {
 pub(crate) enum Unit {
     Nanoseconds,
     Microseconds,
-    RequestsPerSecond,
+    PerSecond,
 }
 
 /// All that a run says.
@@ -46,7 +57,25 @@ impl Unit {
         match self {
             Self::Nanoseconds => "ns",
             Self::Microseconds => "us",
-            Self::RequestsPerSecond => "/s",
+            Self::PerSecond => "/s",
+        }
+    }
+}
+
+impl Goal {
+    fn text(self) -> String {
+        match self {
+            Self::AtLeast(goal) => format!(">= {goal}"),
+            Self::AtMost(goal) => format!("<= {goal}"),
+        }
+    }
+
+    /// As exact as it is written.
+    fn is_met(self, ratio: f64) -> bool {
+        let ratio = (ratio * 100.0).round() / 100.0;
+        match self {
+            Self::AtLeast(goal) => ratio >= goal,
+            Self::AtMost(goal) => ratio <= goal,
         }
     }
 }
@@ -54,10 +83,11 @@ impl Unit {
 impl Report {
     /// The table, for people and for a page in Markdown.
     pub(crate) fn table(&self) -> String {
-        let mut lines =
-            vec![["case", "floor", "floor's", "ours", "ratio", "least to most"].map(String::from)];
+        let mut lines = vec![
+            ["case", "floor", "floor's", "ours", "ratio", "least to most", "goal", "met"].map(String::from),
+        ];
         lines.extend(self.rows.iter().map(|row| {
-            let Row { case, floor, unit, compared: Comparison { floor: theirs, ours, ratio } } = row;
+            let Row { case, floor, unit, goal, compared: Comparison { floor: theirs, ours, ratio } } = row;
             let unit = unit.text();
             [
                 case.clone(),
@@ -66,9 +96,11 @@ impl Report {
                 format!("{:.0} {unit}", ours.median),
                 format!("{:.2}", ratio.median),
                 format!("{:.2} to {:.2}", ratio.min, ratio.max),
+                goal.map(Goal::text).unwrap_or_default(),
+                goal.map_or("", |goal| if goal.is_met(ratio.median) { "yes" } else { "no" }).to_owned(),
             ]
         }));
-        let widths: [usize; 6] = std::array::from_fn(|column| {
+        let widths: [usize; 8] = std::array::from_fn(|column| {
             lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0)
         });
         let mut table = String::new();
@@ -119,6 +151,7 @@ mod tests {
                 case: "plugin-call/x".into(),
                 floor: "native",
                 unit: Unit::Nanoseconds,
+                goal: Some(Goal::AtMost(1.3)),
                 compared,
             }],
             remarks: vec!["a remark".into()],
@@ -128,9 +161,9 @@ mod tests {
     #[test]
     fn the_table_is_markdown_with_columns_that_stand_under_each_other() {
         let expected = "\
-| case          | floor  | floor's |   ours | ratio | least to most |
-|---------------|--------|--------:|-------:|------:|--------------:|
-| plugin-call/x | native |  500 ns | 650 ns |  1.30 |  0.65 to 2.60 |
+| case          | floor  | floor's |   ours | ratio | least to most |   goal | met |
+|---------------|--------|--------:|-------:|------:|--------------:|-------:|----:|
+| plugin-call/x | native |  500 ns | 650 ns |  1.30 |  0.65 to 2.60 | <= 1.3 | yes |
 
 a quick run on 2 processors; medians of 7 rounds, ratios are ours to the floor's
 - a remark

@@ -1,0 +1,269 @@
+//! The cases `engine-…`: what a delivery costs between a source and a sink that cost nothing.
+//!
+//! | what | the flow | floor |
+//! |---|---|---|
+//! | `plugin` | one `transform` | a loop that calls the same plugin through the same host |
+//! | `steps` | `choice`, `set`, `set`, `send` | a loop written by hand with the same expressions, compiled the same way |
+//! | `lanes` | `plugin` in 16 lanes, two threads | the same on one thread |
+
+mod counted;
+mod memory;
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use gristmill_core::{
+    Failure, Message, SystemClock, observe::ReloadResult, plugin::PluginHost, step::FlowFacts,
+};
+use gristmill_engine::{
+    expression::{Expression, Scope, Template},
+    flow::{FlowFile, Registry, SetContext},
+    runtime::{Runtime, RuntimeParts},
+    substitute::ProcessEnvironment,
+};
+use gristmill_wasm::{WasmHost, WasmHostConfig};
+use tokio::runtime::Runtime as Tokio;
+
+use self::memory::{Memory, MemoryAdapter};
+use crate::{
+    case::Setup,
+    machine::{processors, thread_cpu_time},
+    plugin_call,
+    report::{Goal, Report, Row, Unit},
+    stats::alternate,
+};
+
+pub(crate) use counted::Calls;
+
+/// How many messages pass before the clock is looked at.
+const BATCH: u64 = 2_000;
+
+const WITH_PLUGIN: &str = "flow: bench
+source: { memory: {} }
+steps:
+  - transform: { plugin: bench-set-header }
+";
+
+const IN_LANES: &str = "flow: bench
+source: { memory: {} }
+parallel: { by: message.id, lanes: 16 }
+steps:
+  - transform: { plugin: bench-rename, limits: { instances: 2 } }
+";
+
+const LARGE: &str = "size(body.lines) > 3";
+const SIZE: &str = "large with ${size(body.lines)} lines";
+const CUSTOMER: &str = "${body.cust.name}";
+const ORDER: &str = "${headers[\"x-region\"]}-${body.order_id}";
+
+/// A flow, with all that it runs in.
+struct Mill {
+    memory: Arc<Memory>,
+    runtime: Runtime,
+}
+
+/// Runs the case `engine-plugin`.
+pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let message = plugin_call::message()?;
+    let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
+    let plugin = tokio.block_on(plugin_call::bind(&host, "bench-set-header"))?;
+    let mill = tokio.block_on(Mill::start(WITH_PLUGIN, &message, host))?;
+    let mut floor = || {
+        timed(&tokio, setup, async || {
+            for _ in 0..BATCH {
+                let message = black_box(message.clone());
+                black_box(plugin.transform(&message).await.map_err(failed)?);
+            }
+            Ok(())
+        })
+    };
+    let mut ours = || timed(&tokio, setup, async || mill.pass().await);
+    let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
+    report.rows.push(Row {
+        case: "engine-plugin".into(),
+        floor: "a loop that calls the plugin",
+        unit: Unit::PerSecond,
+        goal: Some(Goal::AtLeast(0.8)),
+        compared: measured.compare(0, |rate| *rate)?,
+    });
+    Ok(())
+}
+
+/// Runs the case `engine-steps`.
+pub(crate) fn steps(setup: &Setup, report: &mut Report) -> Result<()> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let message = plugin_call::message()?;
+    let flow = format!(
+        "flow: bench
+source: {{ memory: {{}} }}
+steps:
+  - choice:
+      - when: {LARGE}
+        steps: [{{ set: {{ headers: {{ x-size: '{SIZE}' }} }} }}]
+      - otherwise: [{{ set: {{ headers: {{ x-size: small }} }} }}]
+  - set: {{ headers: {{ x-customer: '{CUSTOMER}', x-order: '{ORDER}' }} }}
+  - send: {{ memory: {{}} }}
+"
+    );
+    let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
+    let mill = tokio.block_on(Mill::start(&flow, &message, host))?;
+    let by_hand = ByHand::new()?;
+    let expected = by_hand.pass(&message.clone())?;
+    let got = expected.headers().get("x-order");
+    ensure!(got == Some("north-4711"), "the loop by hand set {got:?}");
+    let mut floor = || {
+        timed(&tokio, setup, async || {
+            for _ in 0..BATCH {
+                // A message of its own, as one that comes in: nothing of it was read before.
+                black_box(by_hand.pass(&black_box(message.clone()))?);
+            }
+            Ok(())
+        })
+    };
+    let mut ours = || timed(&tokio, setup, async || mill.pass().await);
+    let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
+    ensure!(mill.memory.wrong_and_sent().1 > 0, "nothing came to the sink");
+    report.rows.push(Row {
+        case: "engine-steps".into(),
+        floor: "a loop with the same CEL",
+        unit: Unit::PerSecond,
+        goal: Some(Goal::AtLeast(0.7)),
+        compared: measured.compare(0, |rate| *rate)?,
+    });
+    Ok(())
+}
+
+/// Runs the case `engine-lanes`. Rates by the wall: two threads are of use only when there are two processors for them.
+pub(crate) fn lanes(setup: &Setup, report: &mut Report) -> Result<()> {
+    if processors().len() < 2 {
+        report.remarks.push("engine-lanes: not measured, there is one processor only".into());
+        return Ok(());
+    }
+    let message = plugin_call::message()?;
+    let on = |threads: usize| -> Result<(Tokio, Mill)> {
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+        let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
+        let mill = tokio.block_on(Mill::start(IN_LANES, &message, host))?;
+        Ok((tokio, mill))
+    };
+    let (one, two) = (on(1)?, on(2)?);
+    let round = |(tokio, mill): &(Tokio, Mill)| -> Result<f64> {
+        tokio.block_on(async {
+            let (began, mut messages) = (Instant::now(), 0);
+            while began.elapsed() < setup.effort.calls {
+                mill.pass().await?;
+                messages += BATCH;
+            }
+            Ok(messages as f64 / began.elapsed().as_secs_f64())
+        })
+    };
+    let measured = alternate(setup.effort.rounds, &mut [&mut || round(&one)], &mut || round(&two))?;
+    report.rows.push(Row {
+        case: "engine-lanes".into(),
+        floor: "one thread",
+        unit: Unit::PerSecond,
+        goal: Some(Goal::AtLeast(1.8)),
+        compared: measured.compare(0, |rate| *rate)?,
+    });
+    Ok(())
+}
+
+/// How many messages a second of processor time pass, over about the time of a round. Everything happens on this thread.
+fn timed(tokio: &Tokio, setup: &Setup, mut batch: impl AsyncFnMut() -> Result<()>) -> Result<f64> {
+    tokio.block_on(async {
+        let (began, before) = (Instant::now(), thread_cpu_time());
+        let mut messages = 0;
+        while began.elapsed() < setup.effort.calls {
+            batch().await?;
+            messages += BATCH;
+        }
+        let used = thread_cpu_time().saturating_sub(before).max(Duration::from_nanos(1));
+        Ok(messages as f64 / used.as_secs_f64())
+    })
+}
+
+fn failed(failure: Failure) -> anyhow::Error {
+    anyhow::anyhow!("the call failed: {failure}")
+}
+
+// === impl Mill ===
+
+impl Mill {
+    async fn start(flow: &str, message: &Message, plugins: Arc<WasmHost>) -> Result<Self> {
+        let memory = Memory::new(message.clone());
+        let runtime = Runtime::new(RuntimeParts {
+            context: SetContext {
+                registry: Registry::new().with(Arc::new(MemoryAdapter(Arc::clone(&memory)))),
+                plugins: plugins as Arc<dyn PluginHost>,
+                environment: Arc::new(ProcessEnvironment::new(".")),
+                base_dir: ".".into(),
+                connections: Arc::default(),
+            },
+            observer: Arc::new(counted::Counted),
+            clock: Arc::new(SystemClock),
+            state_dir: ".".into(),
+        });
+        let file = FlowFile { path: "bench.yaml".into(), text: Ok(flow.into()) };
+        let applied = runtime.apply(vec![file]).await;
+        if applied.iter().any(|one| one.result != ReloadResult::Applied) {
+            bail!("the flow does not run: {applied:?}");
+        }
+        Ok(Self { memory, runtime })
+    }
+
+    /// Sends a batch through, and wants it delivered.
+    async fn pass(&self) -> Result<()> {
+        self.memory.pass(BATCH).await;
+        let (wrong, _) = self.memory.wrong_and_sent();
+        ensure!(wrong == 0, "{wrong} messages were not delivered: {:?}", self.runtime.status());
+        Ok(())
+    }
+}
+
+/// What the flow of `steps` does, as one would write it for this flow alone.
+struct ByHand {
+    large: Expression,
+    size: Template,
+    customer: Template,
+    order: Template,
+    facts: FlowFacts,
+}
+
+impl ByHand {
+    fn new() -> Result<Self> {
+        let template = |text| Template::compile(text).map_err(|e| anyhow::anyhow!("{e:?}"));
+        let large = Expression::compile_condition(LARGE).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        let facts = FlowFacts { id: "bench".into(), version: "1".into() };
+        Ok(Self {
+            large,
+            size: template(SIZE)?,
+            customer: template(CUSTOMER)?,
+            order: template(ORDER)?,
+            facts,
+        })
+    }
+
+    /// The body is parsed once.
+    fn pass(&self, message: &Message) -> Result<Message> {
+        let scope = Scope::new(message, &self.facts);
+        let size = if self.large.evaluate_bool(&scope).map_err(failed)? {
+            self.size.render(&scope).map_err(failed)?
+        } else {
+            "small".to_owned()
+        };
+        let customer = self.customer.render(&scope).map_err(failed)?;
+        let order = self.order.render(&scope).map_err(failed)?;
+        let mut message = message.clone();
+        let headers = message.headers_mut();
+        headers.set("x-size", &size)?;
+        headers.set("x-customer", &customer)?;
+        headers.set("x-order", &order)?;
+        Ok(message)
+    }
+}

@@ -1,0 +1,176 @@
+//! An adapter without an outside world: its source gives the same message as fast as it is asked, its sink counts. What is
+//! left is the engine.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use async_trait::async_trait;
+use gristmill_core::{
+    Acknowledgement, Delivery, Failure, Message, Settlement,
+    adapter::{Adapter, CheckedSink, Checker, SinkUse},
+    config::{Node, Schema},
+    sink::{Outgoing, Sink, SinkContext, SinkSpec},
+    source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
+};
+use tokio::sync::Notify;
+
+/// The adapter `memory`, and what the bench does with it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    prototype: Message,
+    /// How many messages the source may still give.
+    left: AtomicU64,
+    filled: Notify,
+    /// How many deliveries have not settled.
+    unsettled: AtomicU64,
+    settled: Notify,
+    /// Deliveries that did not end as delivered.
+    wrong: AtomicU64,
+    /// What the sink got.
+    sent: AtomicU64,
+}
+
+/// The source and the sink, which are all there is.
+#[derive(Debug)]
+struct Spec(Arc<Memory>);
+
+/// The adapter, to be registered.
+#[derive(Debug)]
+pub(super) struct MemoryAdapter(pub(super) Arc<Memory>);
+
+impl Memory {
+    pub(super) fn new(prototype: Message) -> Arc<Self> {
+        Arc::new(Self {
+            prototype,
+            left: AtomicU64::new(0),
+            filled: Notify::new(),
+            unsettled: AtomicU64::new(0),
+            settled: Notify::new(),
+            wrong: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends this many messages through the flow, and waits until the last has settled.
+    pub(super) async fn pass(&self, messages: u64) {
+        self.unsettled.store(messages, Relaxed);
+        self.left.store(messages, Relaxed);
+        self.filled.notify_one();
+        self.settled.notified().await;
+    }
+
+    /// How many deliveries ended otherwise than as delivered, and how many messages the sink got.
+    pub(super) fn wrong_and_sent(&self) -> (u64, u64) {
+        (self.wrong.load(Relaxed), self.sent.load(Relaxed))
+    }
+
+    fn settle(&self, settlement: Settlement) {
+        if settlement != Settlement::Delivered {
+            self.wrong.fetch_add(1, Relaxed);
+        }
+        if self.unsettled.fetch_sub(1, Relaxed) == 1 {
+            self.settled.notify_one();
+        }
+    }
+}
+
+impl Adapter for MemoryAdapter {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn source_schema(&self) -> Option<Schema> {
+        Some(any())
+    }
+
+    fn sink_schema(&self) -> Option<Schema> {
+        Some(any())
+    }
+
+    fn check_source(&self, _: &Node, _: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>> {
+        Some(Arc::new(Spec(Arc::clone(&self.0))))
+    }
+
+    fn check_sink(&self, _: &Node, _: SinkUse, _: &mut Checker<'_>) -> Option<CheckedSink> {
+        let spec = Arc::new(Spec(Arc::clone(&self.0)));
+        Some(CheckedSink { spec, answers: false, templates: Vec::new() })
+    }
+}
+
+/// There is nothing to configure.
+fn any() -> Schema {
+    serde_json::json!({"type": "object", "additionalProperties": false})
+}
+
+#[async_trait]
+impl SourceSpec for Spec {
+    fn identity(&self) -> String {
+        "memory".into()
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    fn order(&self) -> Order {
+        Order::Total
+    }
+
+    fn keeps_rejected(&self) -> bool {
+        true
+    }
+
+    fn replies(&self) -> bool {
+        false
+    }
+
+    async fn prepare(&self, _: EndpointContext) -> Result<Box<dyn PreparedSource>, SourceError> {
+        Ok(Box::new(Spec(Arc::clone(&self.0))))
+    }
+}
+
+#[async_trait]
+impl PreparedSource for Spec {
+    async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
+        Ok(self)
+    }
+
+    async fn take_over(self: Box<Self>, old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
+        Ok(old)
+    }
+}
+
+#[async_trait]
+impl Source for Spec {
+    async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
+        let memory = &self.0;
+        // Only the endpoint takes from it, one at a time.
+        while memory.left.load(Relaxed) == 0 {
+            memory.filled.notified().await;
+        }
+        memory.left.fetch_sub(1, Relaxed);
+        let told = Arc::clone(memory);
+        let acknowledgement = Acknowledgement::new(move |outcome| told.settle(outcome.settlement));
+        Ok(Some(Delivery::new(memory.prototype.clone(), acknowledgement)))
+    }
+
+    async fn close(&mut self) {}
+}
+
+#[async_trait]
+impl SinkSpec for Spec {
+    async fn open(&self, _: SinkContext) -> Result<Arc<dyn Sink>, Failure> {
+        Ok(Arc::new(Spec(Arc::clone(&self.0))))
+    }
+}
+
+#[async_trait]
+impl Sink for Spec {
+    async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
+        std::hint::black_box(outgoing.message);
+        self.0.sent.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
