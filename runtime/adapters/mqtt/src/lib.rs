@@ -39,25 +39,32 @@ use gristmill_core::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{monitor::Monitors, sink::Clients};
+use self::{monitor::Monitors, sink::Clients, source::Leases};
 
 /// The key of the adapter.
 const NAME: &str = "mqtt";
 
-/// The protocol `mqtt`. One value per process: the clients that sinks share hang from it.
+/// The protocol `mqtt`. One value per process: the clients that sinks share hang from it, and so
+/// does which source has which client id.
 #[derive(Debug)]
 pub struct MqttAdapter {
     /// What says good-bye to brokers when it ends.
     tasks: TaskTracker,
     clients: Arc<Clients>,
     monitors: Arc<Monitors>,
+    leases: Arc<Leases>,
 }
 
 impl MqttAdapter {
     /// Nothing is connected yet.
     pub fn new() -> Self {
         let (tasks, monitors) = (TaskTracker::new(), Arc::new(Monitors::default()));
-        Self { clients: Arc::new(Clients::new(tasks.clone(), Arc::clone(&monitors))), tasks, monitors }
+        Self {
+            clients: Arc::new(Clients::new(tasks.clone(), Arc::clone(&monitors))),
+            tasks,
+            monitors,
+            leases: Arc::default(),
+        }
     }
 }
 
@@ -94,7 +101,7 @@ impl Adapter for MqttAdapter {
     }
 
     fn check_source(&self, config: &Node, checker: &mut Checker<'_>) -> Option<Arc<dyn SourceSpec>> {
-        Some(Arc::new(source::check(config, checker, &self.tasks, &self.monitors)?))
+        Some(Arc::new(source::check(config, checker, &self.tasks, &self.monitors, &self.leases)?))
     }
 
     fn check_sink(&self, config: &Node, usage: SinkUse, checker: &mut Checker<'_>) -> Option<CheckedSink> {

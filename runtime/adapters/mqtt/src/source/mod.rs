@@ -1,6 +1,7 @@
 //! The source: a client of its own at the broker, whose session keeps what the flow has not settled.
 
 mod inbox;
+mod lease;
 mod ledger;
 mod record;
 mod session;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     inbox::{Inbox, Offer, Taken},
+    lease::{SourceId, Standing, Tenancy, Tenant},
     session::{Command, Otherwise, Session, Settings},
     spec::CheckedSource,
 };
@@ -31,21 +33,26 @@ use crate::{
     monitor::Monitors,
 };
 
+pub(crate) use self::lease::Leases;
+
 /// Checked configuration of a source.
 pub(crate) struct MqttSourceSpec {
     checked: CheckedSource,
     tasks: TaskTracker,
     monitors: Arc<Monitors>,
+    leases: Arc<Leases>,
 }
 
 /// A source whose files are read. It connects when it starts, for two clients of one id cannot be.
 struct PreparedMqttSource {
     settings: Settings,
     tasks: TaskTracker,
+    leases: Arc<Leases>,
 }
 
 /// A running source.
 struct MqttSource {
+    id: SourceId,
     /// Sessions of before, the oldest first. What they still give comes before what the present one gives.
     emptying: VecDeque<Part>,
     present: Part,
@@ -56,6 +63,7 @@ struct Part {
     settings: Settings,
     inbox: Arc<Inbox>,
     commands: mpsc::UnboundedSender<Command>,
+    tenant: Arc<Tenant>,
 }
 
 /// Checks the configuration of a source. `None` when there are mistakes.
@@ -64,9 +72,11 @@ pub(crate) fn check(
     checker: &mut Checker<'_>,
     tasks: &TaskTracker,
     monitors: &Arc<Monitors>,
+    leases: &Arc<Leases>,
 ) -> Option<MqttSourceSpec> {
     let checked = spec::check(node, checker)?;
-    Some(MqttSourceSpec { checked, tasks: tasks.clone(), monitors: Arc::clone(monitors) })
+    let (monitors, leases) = (Arc::clone(monitors), Arc::clone(leases));
+    Some(MqttSourceSpec { checked, tasks: tasks.clone(), monitors, leases })
 }
 
 // === impl MqttSourceSpec ===
@@ -162,7 +172,11 @@ impl SourceSpec for MqttSourceSpec {
             buffer_messages,
             context,
         };
-        Ok(Box::new(PreparedMqttSource { settings, tasks: self.tasks.clone() }))
+        Ok(Box::new(PreparedMqttSource {
+            settings,
+            tasks: self.tasks.clone(),
+            leases: Arc::clone(&self.leases),
+        }))
     }
 }
 
@@ -177,16 +191,25 @@ impl std::fmt::Debug for MqttSourceSpec {
 #[async_trait]
 impl PreparedSource for PreparedMqttSource {
     async fn start(self: Box<Self>) -> Result<Box<dyn Source>, SourceError> {
-        let Self { settings, tasks } = *self;
-        let present = Part::start(settings, &tasks, Otherwise::TryForEver).await?;
-        Ok(Box::new(MqttSource { emptying: VecDeque::new(), present }))
+        let Self { settings, tasks, leases } = *self;
+        let id = leases.source();
+        let mut tenancy = Tenancy::new(&leases, Tenant::new(id, &settings.context.flow));
+        // Else it is waited for. That another flow has the client for good the runtime has seen before it comes here, unless that
+        // flow goes as soon as this one has started; and that of this flow is all that there is of the flow.
+        if let Err(taken) = tenancy.lease_soon(&settings.dial).await
+            && taken.is_on_its_way
+        {
+            return Err(SourceError::new(taken.refusal()));
+        }
+        let present = Part::start(settings, &tasks, Otherwise::TryForEver, tenancy).await?;
+        Ok(Box::new(MqttSource { id, emptying: VecDeque::new(), present }))
     }
 
     async fn take_over(self: Box<Self>, mut old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
-        let Self { settings, tasks } = *self;
+        let Self { settings, tasks, leases } = *self;
         let any: &mut dyn Any = &mut *old;
         let taken = match any.downcast_mut::<MqttSource>() {
-            Some(source) => take_over::take_over(source, settings, &tasks).await,
+            Some(source) => take_over::take_over(source, settings, &tasks, &leases).await,
             None => Err(SourceError::new("the source of before is not one of MQTT")),
         };
         match taken {
@@ -211,13 +234,19 @@ impl Part {
         settings: Settings,
         tasks: &TaskTracker,
         otherwise: Otherwise,
+        tenancy: Tenancy,
     ) -> Result<Self, SourceError> {
         let (commands, obeyed) = mpsc::unbounded_channel();
         let (started, starts) = oneshot::channel();
         let inbox = Arc::new(Inbox::default());
         // It ends when this is dropped.
-        let part = Self { settings: settings.clone(), inbox: Arc::clone(&inbox), commands };
-        tasks.spawn(Session::new(settings, inbox, obeyed, started, otherwise).run());
+        let part = Self {
+            settings: settings.clone(),
+            inbox: Arc::clone(&inbox),
+            commands,
+            tenant: Arc::clone(tenancy.tenant()),
+        };
+        tasks.spawn(Session::new(settings, inbox, obeyed, tenancy, started, otherwise).run());
         starts.await.map_err(|_| ended())??;
         Ok(part)
     }
@@ -235,6 +264,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
+        self.tenant.will(Standing::Ends);
         let _gone = self.commands.send(Command::Abandon);
     }
 }
@@ -269,6 +299,7 @@ impl Source for MqttSource {
 
     fn retire(&mut self) {
         for part in self.parts() {
+            part.tenant.will(Standing::Ends);
             let _gone = part.commands.send(Command::Retire);
         }
     }
@@ -277,6 +308,7 @@ impl Source for MqttSource {
         for part in self.parts() {
             // Refused at once, so that what was taken is all that `next` still gives.
             part.inbox.close();
+            part.tenant.will(Standing::Ends);
             let _gone = part.commands.send(Command::Close);
         }
     }

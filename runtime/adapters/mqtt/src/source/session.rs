@@ -33,6 +33,7 @@ use tokio_rustls::rustls;
 
 use super::{
     inbox::{Inbox, Offer},
+    lease::{Lease, Tenancy},
     ledger::{Arrival, Ledger, Sequence, id_prefix},
     record::{Noted, Record},
 };
@@ -76,9 +77,9 @@ pub(crate) struct Subscription {
 pub(crate) enum Command {
     /// A delivery has settled.
     Settled(Sequence, Settlement),
-    /// Go on with other settings, on the same session of the broker, be its address another. Nothing has changed when the answer
-    /// is an error.
-    Change(Box<Settings>, oneshot::Sender<Result<(), SourceError>>),
+    /// Go on with other settings, on the same session of the broker, be its address another, which then is leased. Nothing has
+    /// changed when the answer is an error.
+    Change(Box<Settings>, Option<Lease>, oneshot::Sender<Result<(), SourceError>>),
     /// Say which connection this is, counted from the first, as soon as the broker has shown that it stands.
     Alive(oneshot::Sender<u64>),
     /// Another session takes its place: take what the broker still has for this one, and end it.
@@ -146,6 +147,8 @@ struct Asked {
 
 /// One client of the broker.
 pub(crate) struct Session {
+    /// Before `commands`: whoever sees that it does not obey any more may have its client id.
+    tenancy: Tenancy,
     settings: Settings,
     inbox: Arc<Inbox>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -192,6 +195,7 @@ impl Session {
         settings: Settings,
         inbox: Arc<Inbox>,
         commands: mpsc::UnboundedReceiver<Command>,
+        tenancy: Tenancy,
         started: oneshot::Sender<Result<(), SourceError>>,
         otherwise: Otherwise,
     ) -> Self {
@@ -201,6 +205,7 @@ impl Session {
             Otherwise::Before(_) | Otherwise::End => Some(Instant::now() + settings.decision_limit()),
         };
         Self {
+            tenancy,
             settings,
             inbox,
             commands,
@@ -255,7 +260,7 @@ impl Session {
         // One that was to take the place of another, and is not wanted after all.
         let is_in_vain = self.is_fresh
             && self.waiting.as_ref().is_some_and(|waiting| matches!(waiting.otherwise, Otherwise::End));
-        if self.retires || is_in_vain {
+        if (self.retires || is_in_vain) && self.is_leased() {
             self.forget().await;
         }
     }
@@ -264,8 +269,18 @@ impl Session {
     /// session it is the one that both versions have.
     async fn forget(self) {
         let record = self.record();
+        let namesake = self.tenancy.namesake();
         let Settings { mut dial, tls, context, .. } = self.settings;
         let session = dial.session();
+        if let Some(flow) = namesake {
+            tracing::warn!(
+                target: "gristmill::mqtt", flow = &*context.flow, client = dial.logged(),
+                "{} is not wanted any more, and is not ended: the flow `{flow}` has a client of the same id, and by its address \
+                 alone it cannot be told whether that is at the same broker. If it is not, end the session there",
+                dial.shown_session()
+            );
+            return;
+        }
         (dial.clean_start, dial.session_expiry_s) = (true, 0);
         match dial.open(tls.as_ref()).await {
             Ok((link, _)) => {
@@ -290,10 +305,18 @@ impl Session {
 
     /// Makes a connection, and listens to commands meanwhile. `None` when the settings have changed or it is not wanted any more.
     async fn connect(&mut self) -> Option<Result<(Link, Welcome), LinkError>> {
-        if self.phase == Phase::Emptying && self.session.is_none() && !self.is_noted().await {
+        if self.phase == Phase::Emptying
+            && self.session.is_none()
+            && !(self.is_leased() && self.is_noted().await)
+        {
             // Neither this process nor one before it was ever let in.
             self.phase = Phase::Abandoned;
             return None;
+        }
+        if !self.is_leased()
+            && let Err(taken) = self.tenancy.lease(&self.settings.dial)
+        {
+            return Some(Err(LinkError::lost(taken.text)));
         }
         let Settings { mut dial, tls, .. } = self.settings.clone();
         // What the session holds by now is the runtime's own.
@@ -328,6 +351,7 @@ impl Session {
             let (retry_at, deadline, leave_at) = (self.ledger.next_retry(), self.deadline(), self.leave_at());
             tokio::select! {
                 () = sleep_until(end) => return,
+                () = self.tenancy.freed() => return,
                 command = self.commands.recv() => {
                     if self.obey(command) {
                         return;
@@ -379,6 +403,11 @@ impl Session {
 
     fn record(&self) -> Record {
         Record::in_folder(&self.settings.context.state_dir)
+    }
+
+    /// Whether no other source of this process is this client.
+    fn is_leased(&self) -> bool {
+        self.tenancy.has(&self.settings.dial.session())
     }
 
     /// Whether an earlier process may have left this session at the broker.
@@ -507,7 +536,8 @@ impl Session {
                 let retry = self.takes().then(|| self.settings.context.limits.release_delay());
                 self.ledger.settled(sequence, settlement, retry);
             }
-            Some(Command::Change(settings, answer)) => {
+            Some(Command::Change(settings, lease, answer)) => {
+                self.tenancy.try_with(lease);
                 let deadline = Some(Instant::now() + settings.decision_limit());
                 self.move_to(settings.dial.session());
                 let before = std::mem::replace(&mut self.settings, *settings);
@@ -634,6 +664,7 @@ impl Session {
     fn is_up(&mut self) {
         self.inbox.set_down(None);
         self.said.clear();
+        self.tenancy.agreed();
         if let Some(Waiting { answer, .. }) = self.waiting.take() {
             // Whoever asked may have been cancelled.
             let _cancelled = answer.send(Ok(()));
@@ -645,6 +676,7 @@ impl Session {
         let LinkError { text, is_refusal, .. } = error;
         match self.waiting.take() {
             Some(Waiting { answer, otherwise: Otherwise::Before(before), .. }) => {
+                self.tenancy.not_agreed();
                 self.move_to(before.dial.session());
                 self.settings = *before;
                 let _cancelled = answer.send(Err(SourceError::new(text)));
@@ -658,6 +690,8 @@ impl Session {
                     let _cancelled = answer.send(Err(SourceError::new(text)));
                     return;
                 }
+                // First, so that no one sees it as running.
+                self.inbox.set_down(Some(text.clone()));
                 let _cancelled = answer.send(Ok(()));
             }
             None => {}

@@ -10,7 +10,7 @@
 //! of one client id would be the first one, and would be emptied under the hands of the source. Whether it is the same broker
 //! shows by who is thrown out: a broker lets only one client of an id be (MQTT 5.0, 3.1.4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gristmill_core::source::SourceError;
 use tokio::{sync::oneshot, time::timeout};
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     MqttSource, Part, ended,
+    lease::{Leases, Standing, Tenancy, Tenant},
     session::{Command, Otherwise, Settings},
 };
 
@@ -32,28 +33,38 @@ pub(super) async fn take_over(
     source: &mut MqttSource,
     settings: Settings,
     tasks: &TaskTracker,
+    leases: &Arc<Leases>,
 ) -> Result<(), SourceError> {
     let wanted = settings.dial.session();
     source.drop_ended();
     if let Some(part) = source.emptying.iter().find(|part| part.settings.dial.session() == wanted) {
         return Err(SourceError::new(format!(
-            "{} was given up by an earlier change, and is still being emptied; the log says when it is ended: apply this change \
-             again then",
+            "{} was given up by an earlier change, and is still being emptied; the log says when it is ended. This change is tried \
+             again by itself",
             part.settings.dial.shown_session()
         )));
     }
+    if source.present.settings.dial.session() == wanted {
+        return in_place(&mut source.present, settings, leases).await;
+    }
+    // From before it is looked who the broker knows: to look is to be that client.
+    let mut tenancy = Tenancy::new(leases, Tenant::new(source.id, &settings.context.flow));
+    tenancy.lease(&settings.dial).map_err(|taken| SourceError::new(taken.refusal()))?;
     if is_same_session(&source.present, &settings).await? {
-        in_place(&mut source.present, settings).await
+        in_place(&mut source.present, settings, leases).await
     } else {
-        beside(source, settings, tasks).await
+        beside(source, settings, tasks, tenancy).await
     }
 }
 
 /// The session of before goes on.
-async fn in_place(part: &mut Part, settings: Settings) -> Result<(), SourceError> {
+async fn in_place(part: &mut Part, settings: Settings, leases: &Arc<Leases>) -> Result<(), SourceError> {
+    let is_moved = part.settings.dial.session() != settings.dial.session();
+    let lease = is_moved.then(|| leases.lease(&settings.dial, &part.tenant)).transpose();
+    let lease = lease.map_err(|taken| SourceError::new(taken.refusal()))?;
     let (answer, changed) = oneshot::channel();
     let limit = settings.change_limit();
-    let change = Command::Change(Box::new(settings.clone()), answer);
+    let change = Command::Change(Box::new(settings.clone()), lease, answer);
     part.commands.send(change).map_err(|_gone| ended())?;
     // The session gives up in time by itself; this is for one that hangs.
     timeout(limit, changed).await.ok().and_then(Result::ok).unwrap_or_else(|| Err(ended()))?;
@@ -62,21 +73,24 @@ async fn in_place(part: &mut Part, settings: Settings) -> Result<(), SourceError
 }
 
 /// Another session is made, and that of before is emptied.
-async fn beside(source: &mut MqttSource, settings: Settings, tasks: &TaskTracker) -> Result<(), SourceError> {
-    let part = Part::start(settings, tasks, Otherwise::End).await?;
+async fn beside(
+    source: &mut MqttSource,
+    settings: Settings,
+    tasks: &TaskTracker,
+    tenancy: Tenancy,
+) -> Result<(), SourceError> {
+    let part = Part::start(settings, tasks, Otherwise::End, tenancy).await?;
     let before = std::mem::replace(&mut source.present, part);
+    before.tenant.will(Standing::Emptied);
     // One that is gone gives what it had, and ends.
     let _gone = before.commands.send(Command::Empty);
     source.emptying.push_back(before);
     Ok(())
 }
 
-/// Whether the settings are of the session that runs.
+/// Whether the settings, which name another client or address, are of the session that runs.
 async fn is_same_session(part: &Part, settings: &Settings) -> Result<bool, SourceError> {
     let (before, wanted) = (&part.settings.dial, &settings.dial);
-    if before.session() == wanted.session() {
-        return Ok(true);
-    }
     if before.client_id != wanted.client_id {
         return Ok(false);
     }

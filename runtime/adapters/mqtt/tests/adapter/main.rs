@@ -7,6 +7,7 @@
 //! | `contract` | the contract of every adapter |
 //! | `source` | crashes, restarts, order, overflow, changes of settings |
 //! | `sessions` | another client id or broker: the session of before is emptied and ended |
+//! | `leases` | one client id, two flows: neither gets or loses what is the other's |
 //! | `sink` | topics and properties, restarts, `call` |
 //! | `doors` | TLS, passwords, access lists: what is said to who does not get in |
 
@@ -21,6 +22,7 @@
 mod config;
 mod contract;
 mod doors;
+mod leases;
 mod sessions;
 mod sink;
 mod source;

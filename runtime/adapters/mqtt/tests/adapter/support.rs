@@ -87,26 +87,36 @@ impl Runtime {
     }
 
     pub(crate) fn source_spec(&self, config: Json) -> Arc<dyn SourceSpec> {
+        self.source_spec_of(FLOW, config)
+    }
+
+    fn source_spec_of(&self, flow: &str, config: Json) -> Arc<dyn SourceSpec> {
         let mut config = config;
         config["connection"] = "plant".into();
         let mut mistakes = Mistakes::new();
         let mut checker = Checker::new(&mut mistakes, self.folder.path(), &self.limits)
             .with_connections(&self.connections)
-            .for_flow(Some(FLOW));
+            .for_flow(Some(flow));
         let spec = self.adapter.check_source(&config_node(&config), &mut checker);
         no_mistakes(&mistakes);
         spec.unwrap()
     }
 
     pub(crate) async fn prepare(&self, config: Json) -> Box<dyn PreparedSource> {
+        self.prepare_of(FLOW, config).await
+    }
+
+    /// The source of another flow.
+    pub(crate) async fn prepare_of(&self, flow: &str, config: Json) -> Box<dyn PreparedSource> {
+        let state_dir = self.folder.path().join(if flow == FLOW { "state" } else { flow });
         let context = EndpointContext {
-            flow: FLOW.into(),
+            flow: flow.into(),
             limits: self.limits.clone(),
-            state_dir: self.folder.path().join("state"),
+            state_dir,
             clock: Arc::new(SystemClock),
             observer: Arc::new(self.refused.clone()),
         };
-        self.source_spec(config).prepare(context).await.unwrap()
+        self.source_spec_of(flow, config).prepare(context).await.unwrap()
     }
 
     /// What is noted of sessions.
