@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use gristmill_core::config::Secret;
 use gristmill_tls::ClientTlsConfig;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 /// The longest time that any timeout of this adapter can be set to: an hour.
@@ -20,6 +20,7 @@ pub(crate) struct ConnectionConfig {
     pub(crate) url: String,
     /// The version of the protocol: `5`, or `3.1.1` for brokers that know no better.
     #[serde(default)]
+    #[schemars(schema_with = "version_schema")]
     pub(crate) version: VersionConfig,
     /// The beginning of the ids of its clients, at the broker known by no one else. A source is `<client_id>-<flow>`, what the
     /// sinks share is `<client_id>-sinks-` and eight digits that differ with each start.
@@ -65,17 +66,17 @@ pub(crate) struct ConnectionConfig {
 }
 
 /// The version of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum VersionConfig {
     /// 5.0.
-    Number(#[schemars(range(min = 5, max = 5))] u8),
+    Number(u8),
     /// 3.1.1.
     Text(VersionText),
 }
 
 /// The version that is no number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum VersionText {
     /// 3.1.1.
     #[serde(rename = "3.1.1")]
@@ -205,6 +206,11 @@ pub(crate) struct SinkConfig {
     #[serde(default = "default_timeout_ms")]
     #[schemars(range(min = 1, max = MAX_TIMEOUT_MS))]
     pub(crate) timeout_ms: u64,
+}
+
+/// A number and a word in one list, so that who writes another one is told of both.
+fn version_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": [5, "3.1.1"]})
 }
 
 fn default_keep_alive_s() -> u16 {

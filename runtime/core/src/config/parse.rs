@@ -89,7 +89,7 @@ fn check_with(validator: &Validator, schema: &Schema, node: &Node, mistakes: &mu
     let mut json = node.to_json();
     let mistyped: Vec<String> = validator
         .iter_errors(&json)
-        .filter(|e| matches!(e.kind(), ValidationErrorKind::Type { .. }))
+        .filter(|e| matches!(e.kind(), ValidationErrorKind::Type { .. } | ValidationErrorKind::Enum { .. }))
         .map(|e| e.instance_path().to_string())
         .collect();
     for pointer in mistyped {
@@ -171,9 +171,8 @@ fn report(error: &ValidationError<'_>, schema: &Schema, node: &Node, mistakes: &
             }
         }
         ValidationErrorKind::Enum { options } => {
-            let options: Vec<&str> =
-                options.as_array().map(|o| o.iter().filter_map(Json::as_str).collect()).unwrap_or_default();
-            mistakes.push(not_one_of(at, &options));
+            let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
+            mistakes.push(not_in_list(at, options));
         }
         ValidationErrorKind::Constant { expected_value } => {
             mistakes.push(not_one_of(at, expected_value.as_str().as_slice()));
@@ -338,6 +337,22 @@ fn unknown_key(at: &Node, key: &str, known: &[&str]) -> Mistake {
         None if known.is_empty() => mistake.mend("no keys are known here"),
         None => mistake.mend(format!("known here: {}", listed(known))),
     }
+}
+
+/// Not one of these values: words, or what is written without quotes.
+fn not_in_list(at: &Node, options: &[Json]) -> Mistake {
+    let words: Vec<&str> = options.iter().filter_map(Json::as_str).collect();
+    let others: Vec<String> = options.iter().filter(|it| !it.is_string()).map(Json::to_string).collect();
+    if let Some(quoted) = others.iter().find(|it| at.as_str() == Some(it) && !at.is_substituted()) {
+        let mistake = Mistake::new("wrong_type", &at.span, format!("`{quoted}` is text here"));
+        return mistake.mend("write it without quotes");
+    }
+    let mistake = not_one_of(at, &words);
+    if others.is_empty() {
+        return mistake;
+    }
+    let all: Vec<&str> = others.iter().map(String::as_str).chain(words).collect();
+    mistake.mend(format!("known here: {}", listed(&all)))
 }
 
 fn not_one_of(at: &Node, options: &[&str]) -> Mistake {

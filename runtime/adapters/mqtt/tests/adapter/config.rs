@@ -66,6 +66,21 @@ fn every_mistake_of_a_connection_is_found() {
 }
 
 #[test]
+fn who_writes_a_version_that_is_none_is_told_of_both() {
+    let both = "known here: `5`, `3.1.1`";
+    for (version, mend) in
+        [(json!("4"), both), (json!(4), both), (json!("3.1"), both), (json!("5"), "write it without quotes")]
+    {
+        let config = json!({"url": "mqtt://b", "client_id": "m", "version": version});
+        let (mut mistakes, limits) = (Mistakes::new(), FlowLimits::default());
+        let mut checker = Checker::new(&mut mistakes, Path::new("."), &limits);
+        let _rest = MqttAdapter::new().check_connection(&config_node(&config), &mut checker);
+        let said: Vec<_> = mistakes.iter().map(|mistake| mistake.mend.clone().unwrap_or_default()).collect();
+        assert_eq!(said, [mend], "{version}");
+    }
+}
+
+#[test]
 fn every_mistake_of_a_source_is_found() {
     let good = json!({"connection": "plant", "topics": ["a/+", "$share/g/b/#"], "retained": "never"});
     assert_eq!(source(json!(5), good.clone()), [""; 0]);
