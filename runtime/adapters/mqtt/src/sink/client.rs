@@ -57,7 +57,12 @@ struct Known {
     /// Of the connection that it was opened for.
     fingerprint: Arc<str>,
     client: Weak<Client>,
+    said: Arc<Said>,
 }
+
+/// What the log has last of the clients of a connection. A flow that is down opens another client each time it is tried.
+#[derive(Debug, Default)]
+struct Said(Mutex<String>);
 
 /// A handle to the task. It says good-bye when the last handle is dropped.
 #[derive(Debug)]
@@ -93,6 +98,9 @@ struct UnderWay {
 
 struct Task {
     dial: Dial,
+    /// The client id, as a field of the log. Texts have it without its end, by which each would be another one.
+    logged: Arc<str>,
+    said: Arc<Said>,
     tls: Option<Arc<rustls::ClientConfig>>,
     orders: mpsc::UnboundedReceiver<Order>,
     attempt: watch::Sender<Option<Result<(), LinkError>>>,
@@ -129,7 +137,7 @@ impl Clients {
         tls: Option<Arc<rustls::ClientConfig>>,
     ) -> Arc<Client> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Known { fingerprint, client }) = open.get(&named.name)
+        if let Some(Known { fingerprint, client, .. }) = open.get(&named.name)
             && *fingerprint == named.fingerprint
             && let Some(client) = client.upgrade()
         {
@@ -145,17 +153,20 @@ impl Clients {
             name: Arc::clone(&named.name),
             connection: Arc::clone(connection),
             shown: if connection.shows_client_id {
-                format!("`{client_id}`").into()
+                format!("`{}-sinks-…`", connection.client_id).into()
             } else {
                 "this client".into()
             },
-            client_id,
+            client_id: Arc::clone(&client_id),
             clean_start: true,
             session_expiry_s: 0,
             receive_maximum: u16::MAX,
             monitor: self.monitors.get(&named.name, "sinks"),
         };
+        let said = open.get(&named.name).map_or_else(Arc::default, |known| Arc::clone(&known.said));
         let task = Task {
+            logged: if connection.shows_client_id { client_id } else { Arc::clone(&dial.shown) },
+            said: Arc::clone(&said),
             dial,
             tls,
             orders: taken,
@@ -173,9 +184,29 @@ impl Clients {
         };
         self.tasks.spawn(task.run());
         let client = Arc::new(Client { orders, attempt: attempted, answer_topic });
-        let known = Known { fingerprint: Arc::clone(&named.fingerprint), client: Arc::downgrade(&client) };
+        let known =
+            Known { fingerprint: Arc::clone(&named.fingerprint), client: Arc::downgrade(&client), said };
         open.insert(Arc::clone(&named.name), known);
         client
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    /// Whether this is not what was said last.
+    fn is_news(&self, text: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *said != text;
+        if is_news {
+            text.clone_into(&mut said);
+        }
+        is_news
+    }
+
+    /// What was said is over.
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -209,8 +240,9 @@ impl Task {
             let error = match opened {
                 Ok((link, welcome)) => {
                     tracing::info!(
-                        target: "gristmill::mqtt", client = self.dial.logged(), "{} is connected", self.dial.place()
+                        target: "gristmill::mqtt", client = &*self.logged, "{} is connected", self.dial.place()
                     );
+                    self.said.clear();
                     let since = Instant::now();
                     match self.serve(link, welcome).await {
                         Ok(()) => return,
@@ -222,7 +254,12 @@ impl Task {
                 }
                 Err(error) => error,
             };
-            tracing::warn!(target: "gristmill::mqtt", client = self.dial.logged(), "{}", error.text);
+            // Once, and not with each attempt.
+            if self.said.is_news(&error.text) {
+                tracing::warn!(
+                    target: "gristmill::mqtt", client = &*self.logged, "{}; it is tried again", error.text
+                );
+            }
             let wait = backoff.next(self.dial.connection.reconnect);
             if !self.refuse_until(Instant::now() + wait, &error).await {
                 return;
@@ -448,7 +485,7 @@ impl Task {
                         let _gave_up = answer.send(Ok(publish));
                     }
                     None => tracing::debug!(
-                        target: "gristmill::mqtt", client = self.dial.logged(),
+                        target: "gristmill::mqtt", client = &*self.logged,
                         "an answer came that no call waits for"
                     ),
                 }

@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rumqttc_v5::QoS;
 use serde_json::{Value as Json, json};
 
-use crate::support::{Client, Runtime, body, next};
+use crate::support::{Client, Log, Runtime, body, eventually, next};
 
 /// Who gives out certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -78,6 +78,45 @@ async fn a_sink_whose_client_is_not_let_in_is_not_opened_and_one_whose_broker_is
     assert!(sink_refusal(&broker.url(), json!({"username": "miller", "password": "grist"})).await.is_none());
     broker.stop();
     assert!(sink_refusal(&broker.url(), json!({})).await.is_none());
+}
+
+/// A flow that is down is tried again and again, each time with another client, and what is said is what is compared.
+#[tokio::test]
+async fn what_is_in_the_way_of_a_sink_has_one_text_and_is_logged_once() {
+    let user = Some(("miller".to_owned(), "grist".to_owned()));
+    let mut broker = Mosquitto::with(&MosquittoOptions { user, ..MosquittoOptions::default() });
+    let (log, _logs) = Log::begin();
+    let mut runtime =
+        Runtime::new(&broker.url(), json!(5), json!({"username": "miller", "password": "sand"}));
+    let open = async |runtime: &Runtime| {
+        let spec = runtime.check_sink(json!({"topic": "out"}), SinkUse::Send).spec;
+        spec.open(SinkContext { flow: "tests".into(), body_bytes: 1 << 20 }).await
+    };
+    let mut texts = Vec::new();
+    for _ in 0..3 {
+        let Err(failure) = open(&runtime).await else { panic!("it was let in") };
+        texts.push(failure.text().to_owned());
+    }
+    texts.dedup();
+    assert!(texts.len() == 1 && texts[0].contains("does not let `mill-sinks-…` in"), "{texts:?}");
+    assert_eq!(log.lines("WARN").len(), 1, "{:?}", log.lines("WARN"));
+
+    broker.stop();
+    for _ in 0..3 {
+        open(&runtime).await.unwrap();
+    }
+    let lines = log.lines("cannot be reached");
+    assert!(lines.len() == 1 && lines[0].contains("client=\"mill-sinks-"), "{lines:?}");
+
+    // What is in the way again after it was out of the way is news.
+    broker.start_again();
+    runtime.connect(&broker.url(), json!(5), json!({"username": "miller", "password": "grist"}));
+    let sink = open(&runtime).await.unwrap();
+    eventually("it is connected", || runtime.adapter.connection_states().iter().any(|state| state.is_up))
+        .await;
+    broker.stop();
+    eventually("it is said", || log.lines("cannot be reached").len() == 2).await;
+    drop(sink);
 }
 
 #[tokio::test]
