@@ -54,6 +54,13 @@ pub(crate) struct SessionKey {
     pub(crate) client_id: String,
 }
 
+impl SessionKey {
+    /// Whether the two are at one address.
+    pub(crate) fn is_at_the_broker_of(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
+}
+
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
 struct Url {

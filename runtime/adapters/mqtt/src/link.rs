@@ -48,6 +48,10 @@ const RIVAL: &str =
 /// So many connections in a row that do not last are remarkable.
 const REMARKABLE: u32 = 3;
 
+/// How long a broker is asked to keep a session at least that is not to go with a connection: that it is looked at, or emptied,
+/// over. In seconds.
+pub(crate) const LOOK_EXPIRY_S: u32 = 3_600;
+
 /// How long a good-bye may take; the peer may be gone.
 const FAREWELL: Duration = Duration::from_secs(2);
 

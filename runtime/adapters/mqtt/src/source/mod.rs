@@ -3,6 +3,7 @@
 mod inbox;
 mod lease;
 mod ledger;
+mod left;
 mod record;
 mod session;
 mod spec;
@@ -17,12 +18,13 @@ use gristmill_core::{
     config::Node,
     source::{Claim, EndpointContext, Order, PreparedSource, Source, SourceError, SourceSpec, TakeOverError},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use self::{
     inbox::{Inbox, Offer, Taken},
     lease::{SourceId, Standing, Tenancy, Tenant},
+    left::Left,
     session::{Command, Otherwise, Session, Settings},
     spec::CheckedSource,
 };
@@ -201,8 +203,10 @@ impl PreparedSource for PreparedMqttSource {
         {
             return Err(SourceError::new(taken.refusal()));
         }
-        let present = Part::start(settings, &tasks, Otherwise::TryForEver, tenancy).await?;
-        Ok(Box::new(MqttSource { id, emptying: VecDeque::new(), present }))
+        let left = left::by_an_earlier_process(&settings, id, &leases).await;
+        let (present, subscribes) = Part::start(settings, &tasks, Otherwise::TryForEver, tenancy).await?;
+        let emptying = left.into_iter().map(|it| Part::empty(it, &tasks, subscribes.clone())).collect();
+        Ok(Box::new(MqttSource { id, emptying, present }))
     }
 
     async fn take_over(self: Box<Self>, mut old: Box<dyn Source>) -> Result<Box<dyn Source>, TakeOverError> {
@@ -226,7 +230,7 @@ fn ended() -> SourceError {
 // === impl Part ===
 
 impl Part {
-    /// Starts a session.
+    /// Starts a session. Gives whether it has subscribed, which it may later, as well.
     ///
     /// # Errors
     /// As `otherwise` says.
@@ -235,20 +239,37 @@ impl Part {
         tasks: &TaskTracker,
         otherwise: Otherwise,
         tenancy: Tenancy,
-    ) -> Result<Self, SourceError> {
-        let (commands, obeyed) = mpsc::unbounded_channel();
+    ) -> Result<(Self, watch::Receiver<bool>), SourceError> {
         let (started, starts) = oneshot::channel();
-        let inbox = Arc::new(Inbox::default());
         // It ends when this is dropped.
-        let part = Self {
-            settings: settings.clone(),
-            inbox: Arc::clone(&inbox),
-            commands,
-            tenant: Arc::clone(tenancy.tenant()),
-        };
-        tasks.spawn(Session::new(settings, inbox, obeyed, tenancy, started, otherwise).run());
+        let (part, obeyed) = Self::new(&settings, &tenancy);
+        let inbox = Arc::clone(&part.inbox);
+        let session = Session::new(settings, inbox, obeyed, tenancy, started, otherwise);
+        let subscribes = session.watch();
+        tasks.spawn(session.run());
         starts.await.map_err(|_| ended())??;
-        Ok(part)
+        Ok((part, subscribes))
+    }
+
+    /// Empties a session that an earlier process has left, once another has subscribed.
+    fn empty(left: Left, tasks: &TaskTracker, subscribes: watch::Receiver<bool>) -> Self {
+        let Left { settings, tenancy } = left;
+        tracing::info!(
+            target: "gristmill::mqtt", flow = &*settings.context.flow,
+            "an earlier run of this flow has left {}: what is queued there is taken first, and then it is ended",
+            settings.dial.shown_session()
+        );
+        let (part, obeyed) = Self::new(&settings, &tenancy);
+        part.tenant.will(Standing::Emptied);
+        let inbox = Arc::clone(&part.inbox);
+        tasks.spawn(Session::left(settings, inbox, obeyed, tenancy, subscribes).run());
+        part
+    }
+
+    fn new(settings: &Settings, tenancy: &Tenancy) -> (Self, mpsc::UnboundedReceiver<Command>) {
+        let (commands, obeyed) = mpsc::unbounded_channel();
+        let (settings, tenant) = (settings.clone(), Arc::clone(tenancy.tenant()));
+        (Self { settings, inbox: Arc::default(), commands, tenant }, obeyed)
     }
 
     fn delivery(&self, offer: Offer) -> Delivery {

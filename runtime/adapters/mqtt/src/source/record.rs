@@ -75,6 +75,21 @@ impl Record {
         }
     }
 
+    /// The flow in whose record this session is as well, in the folder beside that of this one. Who has it now noted it.
+    pub(crate) async fn also_of(&self, session: &SessionKey) -> Option<String> {
+        let (path, session) = (self.path.clone(), session.clone());
+        let look = move || {
+            let own = path.parent()?;
+            let folders = fs::read_dir(own.parent()?).ok()?.flatten().map(|entry| entry.path());
+            let mut others = folders.filter(|folder| folder != own);
+            let has = |folder: &PathBuf| {
+                read(&folder.join(FILE)).is_ok_and(|all| all.iter().any(|it| it.session == session))
+            };
+            Some(others.find(has)?.file_name()?.to_string_lossy().into_owned())
+        };
+        tokio::task::spawn_blocking(look).await.ok()?
+    }
+
     /// Notes a session, in the place of what was noted of it before and of those in `instead_of`.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ use rumqttc_v5::mqttbytes::v5::{
     SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tokio_rustls::rustls;
@@ -135,6 +135,10 @@ struct Emptying {
     lost_at: Option<Instant>,
     /// Why.
     problem: String,
+    /// Of one that an earlier process has left: whether the session in its place has subscribed, before which it stays so.
+    after: Option<watch::Receiver<bool>>,
+    /// The session in its place has the same broker, so that there is nothing to go on with while that is away.
+    is_patient: bool,
 }
 
 /// A SUBSCRIBE.
@@ -181,6 +185,8 @@ pub(crate) struct Session {
     emptying: Emptying,
     /// The broker is to forget it.
     retires: bool,
+    /// Whether it has subscribed, for those in whose place it is.
+    has_subscribed: watch::Sender<bool>,
     waiting: Option<Waiting>,
     id_prefix: Arc<str>,
     dropped: u64,
@@ -226,11 +232,33 @@ impl Session {
             phase: Phase::Open,
             emptying: Emptying::default(),
             retires: false,
+            has_subscribed: watch::Sender::new(false),
             waiting: Some(Waiting { answer: started, otherwise, deadline }),
             id_prefix,
             dropped: 0,
             said: String::new(),
         }
+    }
+
+    /// One that an earlier process has left at the broker of `settings`: it is emptied when the one in its place has subscribed.
+    pub(crate) fn left(
+        settings: Settings,
+        inbox: Arc<Inbox>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        tenancy: Tenancy,
+        after: watch::Receiver<bool>,
+    ) -> Self {
+        // No one waits for it.
+        let (unheard, _) = oneshot::channel();
+        let new = Self::new(settings, inbox, commands, tenancy, unheard, Otherwise::TryForEver);
+        let settings = Settings { topics: Vec::new(), ..new.settings };
+        let emptying = Emptying { after: Some(after), is_patient: true, ..Emptying::default() };
+        Self { settings, emptying, phase: Phase::Emptying, waiting: None, ..new }
+    }
+
+    /// Whether it has subscribed.
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.has_subscribed.subscribe()
     }
 
     /// Until nothing is left to do.
@@ -429,7 +457,7 @@ impl Session {
             if other == session || is_alias {
                 self.subscribed.extend(filters.into_iter().map(|filter| (filter, Subscription::UNKNOWN)));
                 self.also_noted_as.push(other);
-            } else if is_alone && self.phase == Phase::Open {
+            } else if is_alone && self.phase == Phase::Open && !other.is_at_the_broker_of(&session) {
                 let queueing = if filters.is_empty() { "" } else { ", and goes on queueing" };
                 tracing::warn!(
                     target: "gristmill::mqtt", flow = &*self.settings.context.flow, file = %record.path.display(),
@@ -512,6 +540,11 @@ impl Session {
                     }
                 }
                 () = at(retry_at) => self.retry(),
+                () = turn(&mut self.emptying.after) => {
+                    self.emptying.after = None;
+                    self.stir();
+                    self.reconcile(link).await?;
+                }
                 () = at(silent_at) => self.emptying.asked = Some(link.ask()?),
                 () = at(deadline) => {
                     self.give_up("the broker did not answer a subscription in time");
@@ -607,6 +640,7 @@ impl Session {
             && self.ledger.is_let_go()
             && self.inbox.len() == 0
             && self.leaving.is_empty()
+            && self.emptying.after.is_none()
     }
 
     /// When to ask the broker whether there is more.
@@ -664,6 +698,7 @@ impl Session {
     fn is_up(&mut self) {
         self.inbox.set_down(None);
         self.said.clear();
+        self.has_subscribed.send_replace(true);
         self.tenancy.agreed();
         if let Some(Waiting { answer, .. }) = self.waiting.take() {
             // Whoever asked may have been cancelled.
@@ -705,7 +740,7 @@ impl Session {
             self.said.clone_from(&text);
         }
         self.emptying.problem.clone_from(&text);
-        if self.phase == Phase::Emptying {
+        if self.phase == Phase::Emptying && (is_refusal || !self.emptying.is_patient) {
             self.emptying.lost_at.get_or_insert_with(Instant::now);
         }
         self.inbox.set_down(Some(text));
@@ -719,8 +754,9 @@ impl Session {
     /// Subscribes what is wanted and not subscribed, and the other way round.
     async fn reconcile(&mut self, link: &mut Link) -> Result<(), LinkError> {
         let Settings { topics, subscription, .. } = &self.settings;
+        let stays = self.emptying.after.is_some();
         let dropped: Vec<String> =
-            self.subscribed.keys().filter(|filter| !topics.contains(filter)).cloned().collect();
+            self.subscribed.keys().filter(|filter| !topics.contains(filter) && !stays).cloned().collect();
         let wanted: Vec<(String, Subscription)> = topics
             .iter()
             .filter(|filter| self.subscribed.get(*filter) != Some(subscription))
@@ -946,6 +982,14 @@ fn over_limit(limits: &FlowLimits, publish: &Publish, headers: &Headers) -> Opti
         "a message to the topic `{topic}` is acknowledged and dropped: it has {found} {unit}, and `limits.{key}` of the flow is {limit}; \
          raise it, or have less sent"
     ))
+}
+
+/// Waits until the other session has subscribed, or is gone.
+async fn turn(after: &mut Option<watch::Receiver<bool>>) {
+    match after {
+        Some(after) => drop(after.wait_for(|has_subscribed| *has_subscribed).await),
+        None => pending().await,
+    }
 }
 
 /// Waits until then, or for ever.

@@ -21,9 +21,7 @@ use super::{
     lease::{Leases, Standing, Tenancy, Tenant},
     session::{Command, Otherwise, Settings},
 };
-
-/// How long the keeping of a session is agreed on with a broker that is only asked whether it has it, in seconds.
-const LOOK_EXPIRY_S: u32 = 3_600;
+use crate::link::LOOK_EXPIRY_S;
 
 /// The source as it was goes on with other settings.
 ///
@@ -79,7 +77,7 @@ async fn beside(
     tasks: &TaskTracker,
     tenancy: Tenancy,
 ) -> Result<(), SourceError> {
-    let part = Part::start(settings, tasks, Otherwise::End, tenancy).await?;
+    let (part, _) = Part::start(settings, tasks, Otherwise::End, tenancy).await?;
     let before = std::mem::replace(&mut source.present, part);
     before.tenant.will(Standing::Emptied);
     // One that is gone gives what it had, and ends.

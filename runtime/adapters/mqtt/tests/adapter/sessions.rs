@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Client, Runtime, acknowledged, body, eventually, next};
+use crate::support::{Client, Log, Runtime, acknowledged, body, eventually, next};
 
 const BACKLOG: usize = 300;
 
@@ -31,6 +31,21 @@ async fn take_over(runtime: &Runtime, config: Json, old: Box<dyn Source>) -> Box
         Ok(source) => source,
         Err(refused) => panic!("{}", refused.error),
     }
+}
+
+/// As the runtime does: again and again.
+async fn take_over_by_itself(runtime: &Runtime, config: Json, mut old: Box<dyn Source>) -> Box<dyn Source> {
+    let taken = async {
+        loop {
+            // The broker knows of the end of a session a moment before the source does.
+            match runtime.prepare(config.clone()).await.take_over(old).await {
+                Ok(source) => return source,
+                Err(refused) => old = refused.old,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.expect("it stays refused")
 }
 
 /// Takes and settles so many.
@@ -249,15 +264,7 @@ async fn a_session_that_is_still_emptied_is_not_taken_back() {
     assert!(text.contains("is still being emptied") && text.contains("tried again by itself"), "{text}");
     held.acknowledgement.delivered();
     is_ended(&broker, "mill-tests").await;
-    let mut old = refused.old;
-    let _source = loop {
-        // The broker knows of the end a moment before the source does.
-        match runtime.prepare(topics(1)).await.take_over(old).await {
-            Ok(source) => break source,
-            Err(refused) => old = refused.old,
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let _source = take_over_by_itself(&runtime, topics(1), refused.old).await;
     is_ended(&broker, "later-tests").await;
 }
 
@@ -300,10 +307,101 @@ async fn a_runtime_that_stops_while_it_empties_a_session_leaves_it_as_it_is() {
     let mut source = runtime.source(topics(1)).await;
     assert_eq!(settle(&mut *source, 35).await, numbers(5..40));
     runtime.connect(&broker.url(), json!(5), json!({"client_id": "later"}));
-    let source = take_over(&runtime, topics(1), source).await;
+    let source = take_over_by_itself(&runtime, topics(1), source).await;
     is_ended(&broker, "mill-tests").await;
     eventually("it is noted", || !runtime.noted().contains("mill-tests")).await;
     drop(source);
+}
+
+#[tokio::test]
+async fn a_client_id_that_was_changed_while_no_runtime_ran_loses_nothing_and_leaves_no_session() {
+    for (version, qos) in [(json!(5), 1), (json!("3.1.1"), 1), (json!(5), 2)] {
+        let broker = Mosquitto::start();
+        let sender = Client::new(&broker, &[]).await;
+        let mut runtime = runtime(&broker.url(), &version, json!({}));
+        drop(runtime.source(topics(qos)).await);
+        runtime.adapter.finish().await;
+        for number in numbers(0..100) {
+            sender.publish("in", QoS::ExactlyOnce, number).await;
+        }
+        runtime.connect(&broker.url(), version.clone(), json!({"client_id": "later"}));
+        let mut source = runtime.source(topics(qos)).await;
+        eventually("it is unsubscribed", || broker.log().contains("Sending UNSUBACK to mill-tests")).await;
+        for number in numbers(100..110) {
+            sender.publish("in", QoS::ExactlyOnce, number).await;
+        }
+        assert_eq!(settle(&mut *source, 110).await, numbers(0..110), "{version} {qos}");
+        eventually("it is ended", || !runtime.noted().contains("mill-tests")).await;
+        assert!(!has_session(&broker, "mill-tests").await);
+        let log = broker.log();
+        let (subscribed, unsubscribed) =
+            (log.find("Sending SUBACK to later-tests"), log.find("UNSUBSCRIBE from mill-tests"));
+        assert!(subscribed.unwrap() < unsubscribed.unwrap(), "nothing falls between the two");
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_has_left_waits_for_a_broker_that_is_away() {
+    let mut broker = Mosquitto::start();
+    let mut runtime = runtime(&broker.url(), &json!(5), json!({}));
+    runtime.limits.prepare_ms = 100;
+    drop(runtime.source(topics(1)).await);
+    runtime.adapter.finish().await;
+    Client::new(&broker, &[]).await.publish("in", QoS::AtLeastOnce, "0").await;
+    broker.stop();
+    runtime.connect(&broker.url(), json!(5), json!({"client_id": "later"}));
+    let mut source = runtime.source(topics(1)).await;
+    for _ in 0..3 {
+        let down = source.next().await.unwrap_err();
+        assert!(down.text.contains("cannot be reached"), "{down}");
+        // Longer than a session is waited for that others do not wait for.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    broker.start_again();
+    assert_eq!(settle(&mut *source, 1).await, ["0"]);
+    eventually("it is ended", || !runtime.noted().contains("mill-tests")).await;
+    assert!(!has_session(&broker, "mill-tests").await);
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_has_left_is_not_taken_from_the_flow_that_has_it_now() {
+    let broker = Mosquitto::start();
+    let sender = Client::new(&broker, &[]).await;
+    let runtime = runtime(&broker.url(), &json!(5), json!({}));
+    let start = async |flow: &str, client_id: &str| {
+        let config = json!({"topics": [flow], "client_id": client_id});
+        runtime.prepare_of(flow, config).await.start().await.unwrap()
+    };
+    for runs in [true, false] {
+        let (before, later) = (format!("before-{runs}"), format!("later-{runs}"));
+        drop(start("one", &before).await);
+        runtime.adapter.finish().await;
+        let mut two = Some(start("two", &before).await);
+        if !runs {
+            two = None;
+            runtime.adapter.finish().await;
+            sender.publish("two", QoS::AtLeastOnce, "of two").await;
+        }
+        let (log, _logs) = Log::begin();
+        let mut one = start("one", &later).await;
+        let said = log.lines("it is not emptied");
+        assert!(said.len() == 1 && said[0].contains("the flow `two`"), "{said:?}");
+        sender.publish("one", QoS::AtLeastOnce, "of one").await;
+        assert_eq!(settle(&mut *one, 1).await, ["of one"]);
+        let mut two = match two {
+            Some(two) => {
+                sender.publish("two", QoS::AtLeastOnce, "of two").await;
+                two
+            }
+            None => start("two", &before).await,
+        };
+        // The session has still the topic of the other flow.
+        let seen = settle(&mut *two, 2).await;
+        assert!(seen.contains(&"of two".to_owned()), "{seen:?}");
+        assert!(!broker.log().contains(&format!("UNSUBSCRIBE from {before}")));
+        drop((one, two));
+        runtime.adapter.finish().await;
+    }
 }
 
 /// A flow that is removed while a session is emptied ends both.
