@@ -196,7 +196,7 @@ fn failed(failure: Failure) -> anyhow::Error {
 
 impl Mill {
     async fn start(flow: &str, message: &Message, plugins: Arc<WasmHost>) -> Result<Self> {
-        let memory = Memory::new(message.clone());
+        let memory = Memory::new(message);
         let runtime = Runtime::new(RuntimeParts {
             context: SetContext {
                 registry: Registry::new().with(Arc::new(MemoryAdapter(Arc::clone(&memory)))),

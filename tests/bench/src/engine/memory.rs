@@ -1,4 +1,4 @@
-//! An adapter without an outside world: its source gives the same message as fast as it is asked, its sink counts. What is
+//! An adapter without an outside world: its source gives the same few messages as fast as it is asked, its sink counts. What is
 //! left is the engine.
 
 use std::sync::{
@@ -16,10 +16,14 @@ use gristmill_core::{
 };
 use tokio::sync::Notify;
 
+/// How many different messages there are: enough for each of some lanes to have about as many as the others.
+const PROTOTYPES: u64 = 256;
+
 /// The adapter `memory`, and what the bench does with it.
 #[derive(Debug)]
 pub(super) struct Memory {
-    prototype: Message,
+    /// The same but for their ids, which tell lanes apart. Given in turn.
+    prototypes: Vec<Message>,
     /// How many messages the source may still give.
     left: AtomicU64,
     filled: Notify,
@@ -41,9 +45,10 @@ struct Spec(Arc<Memory>);
 pub(super) struct MemoryAdapter(pub(super) Arc<Memory>);
 
 impl Memory {
-    pub(super) fn new(prototype: Message) -> Arc<Self> {
+    pub(super) fn new(prototype: &Message) -> Arc<Self> {
+        let with_id = |n: u64| prototype.clone().with_id(format!("{}-{n}", prototype.id()).into());
         Arc::new(Self {
-            prototype,
+            prototypes: (0..PROTOTYPES).map(with_id).collect(),
             left: AtomicU64::new(0),
             filled: Notify::new(),
             unsettled: AtomicU64::new(0),
@@ -150,10 +155,12 @@ impl Source for Spec {
         while memory.left.load(Relaxed) == 0 {
             memory.filled.notified().await;
         }
-        memory.left.fetch_sub(1, Relaxed);
+        let turn = memory.left.fetch_sub(1, Relaxed) % PROTOTYPES;
+        let prototype = usize::try_from(turn).ok().and_then(|turn| memory.prototypes.get(turn));
+        let message = prototype.cloned().ok_or_else(|| SourceError::new("there is no message"))?;
         let told = Arc::clone(memory);
         let acknowledgement = Acknowledgement::new(move |outcome| told.settle(outcome.settlement));
-        Ok(Some(Delivery::new(memory.prototype.clone(), acknowledgement)))
+        Ok(Some(Delivery::new(message, acknowledgement)))
     }
 
     async fn close(&mut self) {}
