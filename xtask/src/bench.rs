@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// Writes what was measured as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the plots, as SVG, into this folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 /// Runs `cargo xtask bench`.
@@ -43,6 +46,9 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     }
     if let Some(file) = &arguments.json {
         bench.arg("--json").arg(file);
+    }
+    if let Some(folder) = &arguments.plots {
+        bench.arg("--plots").arg(folder);
     }
     let status = bench
         .arg("--plugins")

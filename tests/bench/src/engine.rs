@@ -30,11 +30,12 @@ use tokio::runtime::Runtime as Tokio;
 
 use self::memory::{Memory, MemoryAdapter};
 use crate::{
+    allocations,
     case::Setup,
     machine::{processors, thread_cpu_time},
     plugin_call,
-    report::{Goal, Report, Row, Unit},
-    stats::alternate,
+    report::{Cost, Goal, Report, Resources, Row, Unit},
+    stats::{Rounds, Spread, alternate},
 };
 
 pub(crate) use counted::Calls;
@@ -60,6 +61,15 @@ const SIZE: &str = "large with ${size(body.lines)} lines";
 const CUSTOMER: &str = "${body.cust.name}";
 const ORDER: &str = "${headers[\"x-region\"]}-${body.order_id}";
 
+/// What one round on one thread says.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// Messages a second of processor time.
+    per_second: f64,
+    /// Calls of the allocator for one message.
+    allocations: f64,
+}
+
 /// A flow, with all that it runs in.
 struct Mill {
     memory: Arc<Memory>,
@@ -84,13 +94,12 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
     };
     let mut ours = || timed(&tokio, setup, async || mill.pass().await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
-    report.rows.push(Row {
-        case: "engine-plugin".into(),
-        floor: "a loop that calls the plugin",
-        unit: Unit::PerSecond,
-        goal: Some(Goal::AtLeast(0.8)),
-        compared: measured.compare(0, |rate| *rate)?,
-    });
+    let compared = measured.compare(0, |round| round.per_second)?;
+    report.costs.push(cost("engine-plugin", &measured)?);
+    report.rows.push(
+        Row::compared("engine-plugin", "a loop that calls the plugin", Unit::PerSecond, compared)
+            .goal(Goal::RatioAtLeast(0.8)),
+    );
     Ok(())
 }
 
@@ -128,13 +137,12 @@ steps:
     let mut ours = || timed(&tokio, setup, async || mill.pass().await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
     ensure!(mill.memory.wrong_and_sent().1 > 0, "nothing came to the sink");
-    report.rows.push(Row {
-        case: "engine-steps".into(),
-        floor: "a loop with the same CEL",
-        unit: Unit::PerSecond,
-        goal: Some(Goal::AtLeast(0.7)),
-        compared: measured.compare(0, |rate| *rate)?,
-    });
+    let compared = measured.compare(0, |round| round.per_second)?;
+    report.costs.push(cost("engine-steps", &measured)?);
+    report.rows.push(
+        Row::compared("engine-steps", "a loop with the same CEL", Unit::PerSecond, compared)
+            .goal(Goal::RatioAtLeast(0.7)),
+    );
     Ok(())
 }
 
@@ -164,27 +172,44 @@ pub(crate) fn lanes(setup: &Setup, report: &mut Report) -> Result<()> {
         })
     };
     let measured = alternate(setup.effort.rounds, &mut [&mut || round(&one)], &mut || round(&two))?;
-    report.rows.push(Row {
-        case: "engine-lanes".into(),
-        floor: "one thread",
-        unit: Unit::PerSecond,
-        goal: Some(Goal::AtLeast(1.8)),
-        compared: measured.compare(0, |rate| *rate)?,
-    });
+    let compared = measured.compare(0, |rate| *rate)?;
+    report.rows.push(
+        Row::compared("engine-lanes", "one thread", Unit::PerSecond, compared).goal(Goal::RatioAtLeast(1.8)),
+    );
     Ok(())
 }
 
 /// How many messages a second of processor time pass, over about the time of a round. Everything happens on this thread.
-fn timed(tokio: &Tokio, setup: &Setup, mut batch: impl AsyncFnMut() -> Result<()>) -> Result<f64> {
+fn timed(tokio: &Tokio, setup: &Setup, mut batch: impl AsyncFnMut() -> Result<()>) -> Result<Round> {
     tokio.block_on(async {
-        let (began, before) = (Instant::now(), thread_cpu_time());
+        let (began, before, allocations) = (Instant::now(), thread_cpu_time(), allocations::so_far());
         let mut messages = 0;
         while began.elapsed() < setup.effort.calls {
             batch().await?;
             messages += BATCH;
         }
         let used = thread_cpu_time().saturating_sub(before).max(Duration::from_nanos(1));
-        Ok(messages as f64 / used.as_secs_f64())
+        let messages = messages as f64;
+        Ok(Round {
+            per_second: messages / used.as_secs_f64(),
+            allocations: (allocations::so_far() - allocations) as f64 / messages,
+        })
+    })
+}
+
+/// What a message costs, by the rounds of a case.
+fn cost(case: &str, measured: &Rounds<Round>) -> Result<Cost> {
+    let cpu = measured.compare(0, |round| 1e6 / round.per_second)?;
+    let allocations = measured.compare(0, |round| round.allocations)?;
+    let resources = |cpu_us: Spread, allocations: Spread| Resources {
+        cpu_us: Some(cpu_us.median),
+        allocations: Some(allocations.median),
+        peak_mib: None,
+    };
+    Ok(Cost {
+        case: case.into(),
+        floor: Some(resources(cpu.floor, allocations.floor)),
+        ours: resources(cpu.ours, allocations.ours),
     })
 }
 

@@ -5,23 +5,20 @@
 
 mod floor;
 mod load;
-mod subject;
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use bench_rename::rename;
 
-use self::{
-    load::{Plan, Sample, closed_loop},
-    subject::Subject,
-};
+use self::load::{Plan, Sample, closed_loop};
 use crate::{
     case::{Effort, Setup},
     machine::{places, processors},
-    report::{Goal, Report, Row, Unit},
+    report::{Cost, Goal, Report, Resources, Row, Unit},
     sample,
     stats::alternate,
+    subject::{Subject, free_address},
 };
 
 pub(crate) use floor::serve as serve_floor;
@@ -57,37 +54,44 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         round,
     }
     };
-    let floor = Subject::axum()?;
-    let ours = Subject::gristmill(&setup.gristmill, &setup.plugins)?;
+    let (floor, floors_address) = axum()?;
+    let (ours, our_address) = gristmill(setup)?;
     let measured = {
-        let round_of = |subject: &Subject| {
-            let plan = plan(subject.address());
+        let round_of = |subject: &Subject, address| {
+            let plan = plan(address);
             let process = subject.process();
             move || closed_loop(&plan, process)
         };
-        for (name, subject) in [("the floor", &floor), ("gristmill", &ours)] {
+        for (name, subject, address) in
+            [("the floor", &floor, floors_address), ("gristmill", &ours, our_address)]
+        {
             // Also what warms it up.
-            round_of(subject)()
+            round_of(subject, address)()
                 .with_context(|| format!("{name}; its log ends with:\n{}", subject.log_tail()))?;
         }
-        alternate(rounds, &mut [&mut round_of(&floor)], &mut round_of(&ours))
+        alternate(rounds, &mut [&mut round_of(&floor, floors_address)], &mut round_of(&ours, our_address))
             .with_context(|| format!("gristmill's log ends with:\n{}", ours.log_tail()))?
     };
     let figures: [Figure; 4] = [
-        ("rate", Unit::PerSecond, Some(Goal::AtLeast(0.8)), |sample| sample.per_second),
+        ("rate", Unit::PerSecond, Some(Goal::RatioAtLeast(0.8)), |sample| sample.per_second),
         ("p50", Unit::Microseconds, None, |sample| sample.p50_us),
-        ("p99", Unit::Microseconds, Some(Goal::AtMost(1.3)), |sample| sample.p99_us),
+        ("p99", Unit::Microseconds, Some(Goal::RatioAtMost(1.3)), |sample| sample.p99_us),
         ("cpu", Unit::Microseconds, None, |sample| sample.cpu_us),
     ];
     for (what, unit, goal, figure) in figures {
-        report.rows.push(Row {
-            case: format!("http/{what}"),
-            floor: "axum",
-            unit,
-            goal,
-            compared: measured.compare(0, figure)?,
-        });
+        let compared = measured.compare(0, figure)?;
+        report.rows.push(Row::compared(format!("http/{what}"), "axum", unit, compared).goal(goal));
     }
+    let cpu = measured.compare(0, |sample| sample.cpu_us)?;
+    let resources = |cpu_us: f64, subject: &Subject| -> Result<Resources> {
+        let peak_mib = Some(subject.memory()?.peak_mib);
+        Ok(Resources { cpu_us: Some(cpu_us), peak_mib, ..Resources::default() })
+    };
+    report.costs.push(Cost {
+        case: "http".into(),
+        floor: Some(resources(cpu.floor.median, &floor)?),
+        ours: resources(cpu.ours.median, &ours)?,
+    });
     let busy = measured.compare(0, |sample| sample.load_busy)?;
     report.remarks.push(format!(
         "http: the load kept its processor busy for {:.0} % of the time against axum, {:.0} % against gristmill",
@@ -106,4 +110,31 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The floor, and where it listens.
+fn axum() -> Result<(Subject, SocketAddr)> {
+    let address = free_address()?;
+    let mut subject = Subject::floor(["serve-floor", &address.to_string()])?;
+    subject.until_it_listens(address)?;
+    Ok((subject, address))
+}
+
+/// The real binary with one flow, and where that listens: rename in a plugin, answer with what comes out.
+fn gristmill(setup: &Setup) -> Result<(Subject, SocketAddr)> {
+    let address = free_address()?;
+    let flow = format!(
+        r#"flow: orders
+source:
+  http: {{ listen: "{address}", path: {PATH}, methods: [POST] }}
+steps:
+  - transform: {{ plugin: bench-rename }}
+  - reply:
+      headers: {{ content-type: application/json }}
+      body: {{ expression: message.text }}
+"#
+    );
+    let mut subject = Subject::gristmill(setup, &[("orders.yaml", &flow)])?;
+    subject.until_it_listens(address)?;
+    Ok((subject, address))
 }

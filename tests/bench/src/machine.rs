@@ -68,6 +68,34 @@ pub(crate) fn process_cpu_time(process: u32) -> Result<Duration> {
     Ok(ticks(cpu_ticks(&stat, 2).with_context(|| format!("cannot make sense of {file}"))?))
 }
 
+/// The memory of a process that is not on disk: its resident set, with what it shares with others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Memory {
+    pub(crate) now_mib: f64,
+    /// The most that it ever was.
+    pub(crate) peak_mib: f64,
+}
+
+/// How much memory a process has, and had at most.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn process_memory(process: u32) -> Result<Memory> {
+    let file = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    memory(&status).with_context(|| format!("cannot make sense of {file}"))
+}
+
+/// `VmRSS` and `VmHWM` of proc_pid_status(5), which are in KiB.
+fn memory(status: &str) -> Option<Memory> {
+    let field = |name: &str| -> Option<f64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib / 1024.0)
+    };
+    Some(Memory { now_mib: field("VmRSS")?, peak_mib: field("VmHWM")? })
+}
+
 /// What else the machine was busy with while something was measured.
 #[derive(Debug)]
 pub(crate) struct Others {
@@ -138,6 +166,15 @@ mod tests {
         assert_eq!(cpu_ticks(stat, 4), Some(299));
         assert_eq!(cpu_ticks("12 (short) S 1 2", 2), None);
         assert_eq!(cpu_ticks("", 2), None);
+    }
+
+    #[test]
+    fn memory_is_now_and_at_most() {
+        let status = "Name:\tx\nVmPeak:\t 9999 kB\nVmHWM:\t   4096 kB\nVmRSS:\t   2048 kB\n";
+        assert_eq!(memory(status), Some(Memory { now_mib: 2.0, peak_mib: 4.0 }));
+        assert_eq!(memory("VmHWM:\t4096 kB\n"), None);
+        let own = process_memory(std::process::id()).unwrap();
+        assert!(own.now_mib > 0.0 && own.now_mib <= own.peak_mib, "{own:?}");
     }
 
     #[test]

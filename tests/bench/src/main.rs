@@ -4,14 +4,17 @@
 //! without us ([`stats`]), and gives rows of a table ([`report`]). What a floor leaves out is what we are asked to be cheap
 //! at; `docs/performance.md` says for each what that is.
 
+mod allocations;
 mod case;
 mod engine;
 mod http;
 mod machine;
+mod plot;
 mod plugin_call;
 mod report;
 mod sample;
 mod stats;
+mod subject;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -23,6 +26,9 @@ use crate::{
     machine::Others,
     report::Report,
 };
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// How fast Gristmill is, each figure beside a floor.
 #[derive(Parser)]
@@ -54,6 +60,9 @@ struct Measure {
     /// Writes what was measured as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the plots, as SVG, into this folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// The folder of the bench's plugins.
     #[arg(long, value_name = "DIR")]
     plugins: PathBuf,
@@ -84,6 +93,8 @@ fn run(arguments: &Measure) -> Result<()> {
         quick: arguments.quick,
         rounds: effort.rounds,
         rows: Vec::new(),
+        costs: Vec::new(),
+        plots: Vec::new(),
         remarks: Vec::new(),
     };
     let others = Others::watch()?;
@@ -102,6 +113,12 @@ fn run(arguments: &Measure) -> Result<()> {
     if let Some(file) = &arguments.json {
         let json = serde_json::to_vec_pretty(&report)?;
         std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(folder) = &arguments.plots {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for plot in &report.plots {
+            plot.draw(folder)?;
+        }
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ const GUESTS: [Guest; 2] = [
             let expected = [(SETS.to_owned(), queue_of(REGION))];
             matches!(answer, Transformed::Change(change) if change.set_headers == expected && change.body.is_none())
         },
-        goals: [Some(Goal::AtMost(1.3)), None],
+        goals: [Some(Goal::RatioAtMost(1.3)), None],
     },
     Guest {
         name: "rename",
@@ -63,7 +63,7 @@ const GUESTS: [Guest; 2] = [
             let expected = rename(message.body()).ok();
             matches!(answer, Transformed::Change(change) if change.body.as_deref() == expected.as_deref())
         },
-        goals: [None, Some(Goal::AtMost(2.0))],
+        goals: [None, Some(Goal::RatioAtMost(2.0))],
     },
 ];
 
@@ -112,13 +112,9 @@ fn measure(setup: &Setup, guest: &Guest, runtime: &Runtime, report: &mut Report)
     let measured = alternate(rounds, &mut [&mut bare_round, &mut native_round], &mut our_round)?;
     let floors = ["bare Wasm call", "native code"].into_iter().zip(guest.goals);
     for (index, (floor, goal)) in floors.enumerate() {
-        report.rows.push(Row {
-            case: format!("plugin-call/{}", guest.name),
-            floor,
-            unit: Unit::Nanoseconds,
-            goal,
-            compared: measured.compare(index, |nanoseconds| *nanoseconds)?,
-        });
+        let compared = measured.compare(index, |nanoseconds| *nanoseconds)?;
+        let case = format!("plugin-call/{}", guest.name);
+        report.rows.push(Row::compared(case, floor, Unit::Nanoseconds, compared).goal(goal));
     }
     Ok(())
 }

@@ -1,0 +1,159 @@
+//! A process under test, a floor or the real binary: bound to its processor, with a folder and a log of its own, killed when
+//! it is no longer needed.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::{
+    case::Setup,
+    machine::{Memory, bound_to, places, process_cpu_time, process_memory},
+};
+
+/// How long it may take until it is ready, the compilation of its plugins included.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether it is ready.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How much of its log is shown when it fails.
+const TAIL_LINES: usize = 20;
+
+/// A running process.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    child: Child,
+    /// Its working directory, with its log.
+    folder: TempDir,
+}
+
+impl Subject {
+    /// A floor: this program with other arguments.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn floor<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments);
+        Self::start(command, tempfile::tempdir()?)
+    }
+
+    /// The real binary with these flows, each a file name and its text.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn gristmill(setup: &Setup, flows: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let command = gristmill(setup, folder.path(), flows)?;
+        Self::start(command, folder)
+    }
+
+    /// Whatever the command says, in this folder.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start(mut command: Command, folder: TempDir) -> Result<Self> {
+        let log = File::create(folder.path().join("log"))?;
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = bound_to(places().subject, || command.spawn())?
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        Ok(Self { child, folder })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or is not in time; with the end of its log.
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        mut is_ready: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        while !is_ready(self)? {
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || began.elapsed() > START_LIMIT {
+                let how = ended.map_or("it takes too long".to_owned(), |status| status.to_string());
+                bail!("not ready, {what} ({how}); its log ends with:\n{}", self.log_tail());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Waits until it listens there.
+    ///
+    /// # Errors
+    /// As [`Self::until`].
+    pub(crate) fn until_it_listens(&mut self, address: SocketAddr) -> Result<()> {
+        self.until(&format!("nobody listens on {address}"), |_| Ok(TcpStream::connect(address).is_ok()))
+    }
+
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its working directory.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// How much processor time it took so far.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        process_cpu_time(self.process())
+    }
+
+    /// How much memory it has and had.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        process_memory(self.process())
+    }
+
+    /// The end of what it wrote.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // It may have ended by itself, which was noticed by then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command that runs the real binary in this folder, with these flows, which are written there.
+///
+/// # Errors
+/// When they cannot be written.
+pub(crate) fn gristmill(setup: &Setup, folder: &Path, flows: &[(&str, &str)]) -> Result<Command> {
+    let into = folder.join("flows");
+    fs::create_dir(&into)?;
+    for (name, text) in flows {
+        fs::write(into.join(name), text)?;
+    }
+    let mut command = Command::new(&setup.gristmill);
+    command.args(["run", "--admin", "off", "--flows"]).arg(&into).arg("--plugins").arg(&setup.plugins);
+    Ok(command)
+}
+
+/// An address that no one listens on. Someone may take it before the server does; then the server says so.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
