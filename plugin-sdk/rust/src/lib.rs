@@ -52,6 +52,8 @@
 // The export macros name this crate by its public name, also from its own tests.
 extern crate self as gristmill_plugin;
 
+#[cfg(any(test, all(feature = "allocator", target_family = "wasm", not(target_feature = "atomics"))))]
+mod allocator;
 mod bindings;
 mod configure;
 mod export;
@@ -68,6 +70,11 @@ pub use host::{clock, log, metrics, random, state};
 pub use traits::{Router, Transformer, Wants};
 // Re-exported so that a plugin needs one dependency and cannot mix versions.
 pub use {schemars, serde, serde_json};
+
+#[cfg(all(feature = "allocator", target_family = "wasm", not(target_feature = "atomics")))]
+#[global_allocator]
+static ALLOCATOR: allocator::SmallBlocks<std::alloc::System> =
+    allocator::SmallBlocks::over(std::alloc::System);
 
 /// What the export macros expand to; not for use by hand.
 #[doc(hidden)]

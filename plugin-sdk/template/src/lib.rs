@@ -43,6 +43,7 @@ const SDK: &[(&str, &str)] = &[
     ("sdk/wit/plugin.wit", include_str!("../../wit/plugin.wit")),
     ("sdk/rust/Cargo.toml", include_str!("../../rust/Cargo.toml")),
     ("sdk/rust/src/lib.rs", include_str!("../../rust/src/lib.rs")),
+    ("sdk/rust/src/allocator.rs", include_str!("../../rust/src/allocator.rs")),
     ("sdk/rust/src/bindings.rs", include_str!("../../rust/src/bindings.rs")),
     ("sdk/rust/src/configure.rs", include_str!("../../rust/src/configure.rs")),
     ("sdk/rust/src/export.rs", include_str!("../../rust/src/export.rs")),
