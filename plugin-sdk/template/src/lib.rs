@@ -34,6 +34,7 @@ impl std::error::Error for NameError {}
 const TEMPLATES: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("../files/Cargo.toml.template")),
     ("README.md", include_str!("../files/README.md.template")),
+    (".cargo/config.toml", include_str!("../files/cargo-config.toml.template")),
     (".gitignore", include_str!("../files/gitignore.template")),
     ("src/lib.rs", include_str!("../files/src/lib.rs.template")),
 ];
