@@ -7,7 +7,9 @@
 mod allocations;
 mod case;
 mod engine;
+mod gateway;
 mod http;
+mod load;
 mod machine;
 mod plot;
 mod plugin_call;
@@ -47,6 +49,18 @@ enum Task {
         /// Where it listens.
         listen: SocketAddr,
     },
+    /// Is the floor of the case `gateway`: sends every request on.
+    ServeForwarder {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// Where it sends them.
+        upstream: SocketAddr,
+    },
+    /// Is the upstream of the case `gateway`: answers with what it was sent.
+    ServeEcho {
+        /// Where it listens.
+        listen: SocketAddr,
+    },
 }
 
 /// What is measured, and with what.
@@ -78,6 +92,8 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Measure(measure) => run(&measure),
         Task::ServeFloor { listen } => http::serve_floor(listen),
+        Task::ServeForwarder { listen, upstream } => gateway::serve_forwarder(listen, upstream),
+        Task::ServeEcho { listen } => gateway::serve_echo(listen),
     }
 }
 

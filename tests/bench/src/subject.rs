@@ -45,6 +45,16 @@ impl Subject {
         Self::start(command, tempfile::tempdir()?)
     }
 
+    /// What a load needs besides itself, and is not measured: this program with other arguments, on the load's processor.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn helper<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments);
+        Self::start_on(places().load, command, tempfile::tempdir()?)
+    }
+
     /// The real binary with these flows, each a file name and its text.
     ///
     /// # Errors
@@ -59,10 +69,14 @@ impl Subject {
     ///
     /// # Errors
     /// When it does not start.
-    pub(crate) fn start(mut command: Command, folder: TempDir) -> Result<Self> {
+    pub(crate) fn start(command: Command, folder: TempDir) -> Result<Self> {
+        Self::start_on(places().subject, command, folder)
+    }
+
+    fn start_on(processor: Option<usize>, mut command: Command, folder: TempDir) -> Result<Self> {
         let log = File::create(folder.path().join("log"))?;
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = bound_to(places().subject, || command.spawn())?
+        let child = bound_to(processor, || command.spawn())?
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Self { child, folder })
     }

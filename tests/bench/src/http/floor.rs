@@ -18,18 +18,32 @@ use super::PATH;
 
 /// Serves until it is killed.
 pub(crate) fn serve(listen: SocketAddr) -> Result<()> {
+    serve_routes(listen, routes())
+}
+
+/// Serves these routes until it is killed.
+pub(crate) fn serve_routes(listen: SocketAddr, routes: Router) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                eprintln!("cannot set TCP_NODELAY: {error}");
-            }
-        });
-        axum::serve(listener, Router::new().route(PATH, post(orders))).await?;
-        Ok(())
+        serve_on(listener, routes).await
     })
+}
+
+/// Serves these routes on a listener.
+pub(super) async fn serve_on(listener: TcpListener, routes: Router) -> Result<()> {
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            eprintln!("cannot set TCP_NODELAY: {error}");
+        }
+    });
+    Ok(axum::serve(listener, routes).await?)
+}
+
+/// The one route.
+pub(super) fn routes() -> Router {
+    Router::new().route(PATH, post(orders))
 }
 
 async fn orders(body: Bytes) -> Result<impl IntoResponse, StatusCode> {
