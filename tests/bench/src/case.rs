@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 
-use crate::{engine, gateway, http, plugin_call, report::Report};
+use crate::{engine, gateway, http, idle, plugin_call, reload, report::Report, start};
 
 /// Something that is measured.
 pub(crate) struct Case {
@@ -33,10 +33,12 @@ pub(crate) struct Effort {
     pub(crate) calls: Duration,
     /// How long one round of requests to a server is.
     pub(crate) requests: Duration,
+    /// For how long it is watched that has nothing to do, each time.
+    pub(crate) idle: Duration,
 }
 
 /// Every case, in the order in which they are run.
-pub(crate) const CASES: [Case; 7] = [
+pub(crate) const CASES: [Case; 10] = [
     Case {
         name: "plugin-call",
         summary: "one call of a plugin, against the bare Wasm call and the same code native",
@@ -72,13 +74,36 @@ pub(crate) const CASES: [Case; 7] = [
         summary: "requests that are sent on by `call`, against a forwarder of axum and hyper's client",
         run: gateway::run,
     },
+    Case {
+        name: "reload",
+        summary: "requests at a constant rate while flow and plugin are reloaded, against the same without",
+        run: reload::run,
+    },
+    Case {
+        name: "start",
+        summary: "from starting the process to the first answers, with one flow and with a thousand",
+        run: start::run,
+    },
+    Case {
+        name: "idle",
+        summary: "memory and processor time of ten flows that have nothing to do",
+        run: idle::run,
+    },
 ];
 
 impl Effort {
-    /// About a minute for all cases.
-    pub(crate) const QUICK: Self =
-        Self { rounds: 7, calls: Duration::from_millis(250), requests: Duration::from_millis(1_500) };
-    /// A few minutes for all cases.
-    pub(crate) const FULL: Self =
-        Self { rounds: 15, calls: Duration::from_secs(1), requests: Duration::from_secs(4) };
+    /// Some minutes for all cases.
+    pub(crate) const QUICK: Self = Self {
+        rounds: 7,
+        calls: Duration::from_millis(250),
+        requests: Duration::from_secs(1),
+        idle: Duration::from_secs(4),
+    };
+    /// Several times as long.
+    pub(crate) const FULL: Self = Self {
+        rounds: 15,
+        calls: Duration::from_secs(1),
+        requests: Duration::from_secs(4),
+        idle: Duration::from_secs(20),
+    };
 }

@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub(crate) use floor::{serve as serve_floor, serve_routes};
+pub(crate) use paced::OPEN_CONNECTIONS;
 pub(crate) use server::PATH;
 
 /// How many connections at once: one after the other.

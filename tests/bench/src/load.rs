@@ -1,4 +1,4 @@
-//! The load on HTTP servers: connections that are kept open, each with one request on its way at a time. Lean, because it
+//! The load on HTTP servers ([`round`]): connections that are kept open, each with one request on its way at a time. Lean, because it
 //! shares the machine with what it measures: one thread, the request is made once, of an answer only what frames it is
 //! parsed, and nothing is allocated once it runs.
 //!
@@ -7,6 +7,7 @@
 //! meanwhile, and they would be missing if only the request that is under way were counted (coordinated omission).
 
 mod answer;
+mod ask;
 mod connection;
 mod pace;
 
@@ -32,13 +33,14 @@ use crate::{
     machine::{bound_to, places, process_cpu_time, thread_cpu_time},
 };
 
+pub(crate) use ask::Asker;
 pub(crate) use pace::Pace;
 
 /// How long after a round the last answers may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The part of a round that goes by before measuring begins.
-const WARM_UP: f64 = 0.2;
+pub(crate) const WARM_UP: f64 = 0.2;
 
 /// How many connections are looked at at once.
 const EVENTS: usize = 64;

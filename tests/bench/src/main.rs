@@ -9,12 +9,16 @@ mod case;
 mod engine;
 mod gateway;
 mod http;
+mod idle;
 mod load;
 mod machine;
 mod plot;
 mod plugin_call;
+mod plugins;
+mod reload;
 mod report;
 mod sample;
+mod start;
 mod stats;
 mod subject;
 
@@ -56,6 +60,8 @@ enum Task {
         /// Where it sends them.
         upstream: SocketAddr,
     },
+    /// Is the floor of the case `start`: ends at once.
+    DoNothing,
     /// Is the upstream of the case `gateway`: answers with what it was sent.
     ServeEcho {
         /// Where it listens.
@@ -93,6 +99,7 @@ fn main() -> Result<()> {
         Task::Measure(measure) => run(&measure),
         Task::ServeFloor { listen } => http::serve_floor(listen),
         Task::ServeForwarder { listen, upstream } => gateway::serve_forwarder(listen, upstream),
+        Task::DoNothing => Ok(()),
         Task::ServeEcho { listen } => gateway::serve_echo(listen),
     }
 }

@@ -74,6 +74,14 @@ impl<S> Rounds<S> {
         let ratios: Vec<f64> = ours.iter().zip(around).map(|(ours, floor)| ours / floor).collect();
         Ok(Comparison { floor: Spread::of(&floor)?, ours: Spread::of(&ours)?, ratio: Spread::of(&ratios)? })
     }
+
+    /// One figure of ours that no floor has.
+    ///
+    /// # Errors
+    /// When there was no round.
+    pub(crate) fn ours(&self, figure: impl Fn(&S) -> f64) -> Result<Spread> {
+        Spread::of(&self.ours.iter().map(figure).collect::<Vec<_>>())
+    }
 }
 
 impl Spread {

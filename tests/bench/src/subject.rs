@@ -167,6 +167,13 @@ pub(crate) fn gristmill(setup: &Setup, folder: &Path, flows: &[(&str, &str)]) ->
     Ok(command)
 }
 
+/// The command that runs the real binary on what is in its working directory.
+pub(crate) fn gristmill_here(setup: &Setup) -> Command {
+    let mut command = Command::new(&setup.gristmill);
+    command.args(["run", "--admin", "off"]);
+    command
+}
+
 /// An address that no one listens on. Someone may take it before the server does; then the server says so.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::answer::whole_body;
+use super::answer::{Answer, whole};
 
 /// The most bytes of the head of an answer.
 const MAX_HEAD_BYTES: usize = 4096;
@@ -86,8 +86,9 @@ impl Reading {
             Err(error) => return Err(error).context("cannot read an answer"),
         }
         let answer = self.buffer.get(..self.filled).unwrap_or_default();
-        let Some(body) = whole_body(answer)? else { return Ok(false) };
-        ensure!(body == expected, "a wrong answer: {}", String::from_utf8_lossy(answer));
+        let Some(Answer { status, body }) = whole(answer)? else { return Ok(false) };
+        let is_right = status == 200 && body == expected;
+        ensure!(is_right, "a wrong answer: {}", String::from_utf8_lossy(answer));
         self.filled = 0;
         Ok(true)
     }
@@ -117,7 +118,7 @@ mod tests {
     fn whatever_is_not_the_right_answer_fails_the_bench() {
         let endless = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'x'; MAX_HEAD_BYTES]].concat();
         for (wire, says) in [
-            (&b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbody"[..], "not 200"),
+            (&b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbody"[..], "a wrong answer: HTTP/1.1 503"),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbodi", "a wrong answer"),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbody", "more came"),
             (b"HTTP/1.1 200 OK\r\n\r\n", "without content-length"),
