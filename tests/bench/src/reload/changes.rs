@@ -1,5 +1,5 @@
-//! Saves that change nothing of what a flow does, and make it a new version: in turn a comment in the flow file, and a plugin
-//! in place of one that does the same.
+//! Saves that change nothing of what a flow does, and make it a new version: in turn another description in the flow file, and
+//! a plugin in place of one that does the same.
 
 use std::{
     fs,
@@ -69,7 +69,7 @@ impl Files {
         self.saves += 1;
         let (number, saved) = (self.saves, Instant::now());
         if number % 2 == 1 {
-            let text = format!("{}# saved {number} times\n", self.text);
+            let text = format!("{}description: saved {number} times\n", self.text);
             replace(&self.flow, text.as_bytes())?;
         } else {
             let variant = self.variants.get(number / 2 % 2).context("there are two variants")?;
