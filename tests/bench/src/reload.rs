@@ -1,6 +1,6 @@
 //! The case `reload`: the flow of the case `http` at a constant rate of half its peak, while it is reloaded again and again,
-//! against the same without. Whatever is answered wrongly or refused ends the bench, on the connections of the load, and on
-//! new ones that are made all the while.
+//! against the same without. Whatever is answered wrongly, or not, ends the bench, on the connections of the load and on
+//! new ones that are made all the while; what of these is refused is counted.
 
 mod changes;
 mod connects;
@@ -82,10 +82,12 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
         ],
     )?;
     report.rows.push(Row::alone("reload/applied", Unit::Milliseconds, Spread::of(&took)?));
+    let refused = Spread::of(&[connects.refused as f64])?;
+    report.rows.push(Row::alone("reload/refused", Unit::Count, refused).goal(Goal::AtMost(0.0)));
     report.remarks.push(format!(
-        "reload: {} reloads while requests were answered, and {} new connections: nothing failed",
+        "reload: {} reloads and {} new connections while requests were answered, all of them rightly",
         took.len(),
-        connects.made
+        connects.tried
     ));
     if took.len() < RELOADS {
         report.remarks.push(format!("reload: the rounds were over before {RELOADS} reloads were done"));
@@ -137,7 +139,7 @@ impl<'a> Besides<'a> {
 
     /// What was so far was a rehearsal.
     fn forget(&mut self) {
-        self.connects.made = 0;
+        self.connects.forget();
         self.took.clear();
     }
 
