@@ -97,7 +97,7 @@ impl Effort {
         rounds: 7,
         calls: Duration::from_millis(250),
         requests: Duration::from_secs(1),
-        idle: Duration::from_secs(4),
+        idle: Duration::from_secs(3),
     };
     /// Several times as long.
     pub(crate) const FULL: Self = Self {
