@@ -1,6 +1,6 @@
 //! What rounds of load become in the report.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::server::Server;
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) fn rows(
     figures: &[Figure],
 ) -> Result<()> {
     for &(what, unit, goal, figure) in figures {
-        let compared = measured.compare(0, figure)?;
+        let compared = measured.compare(0, figure).with_context(|| format!("{name}/{what}"))?;
         report.rows.push(Row::compared(format!("{name}/{what}"), floor, unit, compared).goal(goal));
     }
     if places().subject.is_none() {
