@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 use rustix::{
     buffer::spare_capacity,
@@ -171,6 +171,7 @@ impl<'a> Load<'a> {
                 && self.waiting.is_empty()
                 && self.idle.len() == self.connections.len()
             {
+                ensure!(!self.latencies.is_empty(), "nothing was sent: the load did not get its processor");
                 return Ok(self.sample(begin, end));
             }
             if now > self.ends + ANSWER_LIMIT {

@@ -54,7 +54,7 @@ pub(crate) fn cost(
     measured: &Rounds<Sample>,
     allocations: Option<(f64, f64)>,
 ) -> Result<()> {
-    let cpu = measured.compare(0, |sample| sample.cpu_us)?;
+    let cpu = measured.compare(0, |sample| sample.cpu_us).context("processor time of the server")?;
     let resources = |cpu_us: f64, allocations: Option<f64>, server: &Server| -> Result<Resources> {
         let peak_mib = Some(server.subject.memory()?.peak_mib);
         Ok(Resources { cpu_us: Some(cpu_us), allocations, peak_mib })
