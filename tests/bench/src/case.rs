@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 
-use crate::{engine, http, plugin_call, report::Report};
+use crate::{engine, file_lines, http, plugin_call, report::Report};
 
 /// Something that is measured.
 pub(crate) struct Case {
@@ -36,7 +36,7 @@ pub(crate) struct Effort {
 }
 
 /// Every case, in the order in which they are run.
-pub(crate) const CASES: [Case; 5] = [
+pub(crate) const CASES: [Case; 6] = [
     Case {
         name: "plugin-call",
         summary: "one call of a plugin, against the bare Wasm call and the same code native",
@@ -61,6 +61,11 @@ pub(crate) const CASES: [Case; 5] = [
         name: "http",
         summary: "requests through a flow with one plugin, against an axum server with the same code native",
         run: http::run,
+    },
+    Case {
+        name: "file-lines",
+        summary: "lines of a file through one plugin to the end of another, against loops that do the same",
+        run: file_lines::run,
     },
 ];
 

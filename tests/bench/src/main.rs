@@ -7,6 +7,8 @@
 mod allocations;
 mod case;
 mod engine;
+mod file_lines;
+mod floors;
 mod http;
 mod machine;
 mod plot;
@@ -15,6 +17,7 @@ mod report;
 mod sample;
 mod stats;
 mod subject;
+mod work;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -42,6 +45,9 @@ struct Arguments {
 enum Task {
     /// Measures.
     Measure(Measure),
+    /// Is a floor that takes messages from files or a broker and puts them back there, until it is killed.
+    #[command(subcommand)]
+    Floor(floors::Floor),
     /// Is the floor of the case `http`: a server that does the same work natively.
     ServeFloor {
         /// Where it listens.
@@ -77,6 +83,7 @@ const NOTICEABLE: f64 = 0.05;
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Measure(measure) => run(&measure),
+        Task::Floor(floor) => floor.run(),
         Task::ServeFloor { listen } => http::serve_floor(listen),
     }
 }
