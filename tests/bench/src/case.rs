@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 
-use crate::{engine, file_lines, http, plugin_call, report::Report};
+use crate::{amqp, engine, file_lines, http, mqtt, plugin_call, queue, report::Report};
 
 /// Something that is measured.
 pub(crate) struct Case {
@@ -36,7 +36,7 @@ pub(crate) struct Effort {
 }
 
 /// Every case, in the order in which they are run.
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 9] = [
     Case {
         name: "plugin-call",
         summary: "one call of a plugin, against the bare Wasm call and the same code native",
@@ -66,6 +66,21 @@ pub(crate) const CASES: [Case; 6] = [
         name: "file-lines",
         summary: "lines of a file through one plugin to the end of another, against loops that do the same",
         run: file_lines::run,
+    },
+    Case {
+        name: "amqp",
+        summary: "messages from queue to queue through one plugin, against a bare forwarder on lapin",
+        run: amqp::run,
+    },
+    Case {
+        name: "mqtt",
+        summary: "messages from topic to topic through one plugin, against a bare forwarder on rumqttc",
+        run: mqtt::run,
+    },
+    Case {
+        name: "queue",
+        summary: "the memory of a flow with a slow sink while a million messages wait in its queue",
+        run: queue::run,
     },
 ];
 

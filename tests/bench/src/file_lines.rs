@@ -39,9 +39,9 @@ const OUTPUT: &str = "renamed.jsonl";
 /// One line, its end included.
 const LINE_BYTES: usize = 1024;
 
-/// As many lines as make 200 MB; a quick run takes a fifth.
+/// As many lines as make 200 MB; a quick run takes a tenth.
 const LINES: usize = 200_000;
-const QUICK_LINES: usize = 40_000;
+const QUICK_LINES: usize = 20_000;
 
 /// How many lines may be on their way: few enough that what is written and synced at once is one write.
 const IN_FLIGHT: usize = 1_000;

@@ -5,14 +5,18 @@
 //! at; `docs/performance.md` says for each what that is.
 
 mod allocations;
+mod amqp;
 mod case;
 mod engine;
 mod file_lines;
 mod floors;
+mod forwarding;
 mod http;
 mod machine;
+mod mqtt;
 mod plot;
 mod plugin_call;
+mod queue;
 mod report;
 mod sample;
 mod stats;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
@@ -120,6 +121,26 @@ impl Subject {
     /// When it has ended.
     pub(crate) fn memory(&self) -> Result<Memory> {
         process_memory(self.process())
+    }
+
+    /// Stops it where it is (SIGSTOP): what comes for it waits.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// The end of what it wrote.
