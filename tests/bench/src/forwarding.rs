@@ -174,7 +174,7 @@ pub(crate) fn floor(kind: &str, url: &str, plugins: &Path) -> Result<Subject> {
 }
 
 /// The arguments of the floors.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) work: crate::work::Choice,

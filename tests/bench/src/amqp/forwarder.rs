@@ -18,10 +18,12 @@ use crate::{
 
 /// Forwards until it is killed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(forward(arguments))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // As a task, beside those of the connections: outside of the runtime's threads each message would go from one to another.
+    runtime.block_on(async { tokio::spawn(forward(arguments.clone())).await? })
 }
 
-async fn forward(arguments: &Arguments) -> Result<()> {
+async fn forward(arguments: Arguments) -> Result<()> {
     let mut work = Work::new(&arguments.work).await?;
     // Two, as RabbitMQ's users are told to: a broker that is short of memory stops reading where messages are published.
     let connect = || Connection::connect(&arguments.url, ConnectionProperties::default());
