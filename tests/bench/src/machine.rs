@@ -96,6 +96,27 @@ fn memory(status: &str) -> Option<Memory> {
     Some(Memory { now_mib: field("VmRSS")?, peak_mib: field("VmHWM")? })
 }
 
+/// Whether every thread of a process is stopped by a signal.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn is_stopped(process: u32) -> Result<bool> {
+    let folder = format!("/proc/{process}/task");
+    for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        // One that has ended meanwhile does nothing more.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+        if state(&stat) != Some("T") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The state of proc_pid_stat(5): a letter behind the name, which may hold both spaces and parentheses.
+fn state(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().next()
+}
+
 /// What else the machine was busy with while something was measured.
 #[derive(Debug)]
 pub(crate) struct Others {
@@ -166,6 +187,13 @@ mod tests {
         assert_eq!(cpu_ticks(stat, 4), Some(299));
         assert_eq!(cpu_ticks("12 (short) S 1 2", 2), None);
         assert_eq!(cpu_ticks("", 2), None);
+    }
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert_eq!(state("12 (a) R (b) T 1 2 3"), Some("T"));
+        assert_eq!(state(""), None);
+        assert!(!is_stopped(std::process::id()).unwrap());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) struct Topics {
     runtime: Runtime,
     client: AsyncClient,
     events: EventLoop,
+    /// How many messages of `has_subscriber` are on their way.
+    probes: usize,
 }
 
 impl Topics {
@@ -42,7 +44,7 @@ impl Topics {
             .set_clean_start(true);
         let builder = AsyncClient::builder(options).capacity(4 * usize::from(WINDOW));
         let (client, events) = runtime.block_on(async { builder.try_build() })?;
-        let mut topics = Self { runtime, client, events };
+        let mut topics = Self { runtime, client, events, probes: 0 };
         for side in [Side::Floor, Side::Ours] {
             topics.client.try_subscribe(side.sink(), QoS::AtLeastOnce)?;
             topics.wait_for(|packet| Ok(matches!(packet, Packet::SubAck(_)).then_some(())))?;
@@ -51,29 +53,34 @@ impl Topics {
     }
 
     /// Whether someone has subscribed to a topic: only then does the broker take a message of it with success. That message
-    /// is one of the pile, and goes through.
+    /// goes through, see [`Self::take_probes`].
     ///
     /// # Errors
     /// The broker is gone.
     pub(crate) fn has_subscriber(&mut self, topic: &str) -> Result<bool> {
         let options = PublishOptions::at_least_once();
         self.client.try_publish(topic, r#"{"order_id":0}"#.to_owned(), options)?;
-        self.wait_for(|packet| match packet {
+        let mut came = 0;
+        let has = self.wait_for(|packet| match packet {
             Packet::PubAck(answer) => Ok(Some(answer.reason == PubAckReason::Success)),
-            _ => Ok(None),
-        })
+            packet => {
+                came += usize::from(matches!(packet, Packet::Publish(_)));
+                Ok(None)
+            }
+        })?;
+        self.probes = (self.probes + usize::from(has)).saturating_sub(came);
+        Ok(has)
     }
 
-    /// Takes what `has_subscriber` made come out.
+    /// Takes what `has_subscriber` made come out and has not come out yet.
     ///
     /// # Errors
     /// It does not come.
     pub(crate) fn take_probes(&mut self) -> Result<()> {
-        let mut sides = 0;
-        self.wait_for(|packet| {
-            sides += usize::from(matches!(packet, Packet::Publish(_)));
-            Ok((sides == 2).then_some(()))
-        })
+        for _ in 0..std::mem::take(&mut self.probes) {
+            self.wait_for(|packet| Ok(matches!(packet, Packet::Publish(_)).then_some(())))?;
+        }
+        Ok(())
     }
 
     /// Waits for the packet of which `look` makes something.
@@ -108,7 +115,7 @@ pub(crate) fn host_and_port(url: &str) -> Result<(String, u16)> {
 
 impl Broker for Topics {
     fn pile_up(&mut self, of: Side, pile: &Pile) -> Result<()> {
-        let Self { runtime, client, events } = self;
+        let Self { runtime, client, events, .. } = self;
         let (mut published, mut acknowledged) = (0, 0);
         runtime.block_on(within(async {
             while acknowledged < pile.len() {
