@@ -162,7 +162,8 @@ fn progress_folder(input: &Path) -> Option<PathBuf> {
 
 /// How often ours syncs its output and notes how far it came, for one file.
 fn count_writes(files: &Files, ours: &Subject) -> Result<(u64, u64)> {
-    let progress = progress_folder(&ours.folder().join(IN)).context("there is no folder with the progress")?;
+    let progress =
+        progress_folder(&ours.folder().join(IN)).context("there is no folder with the progress")?;
     let notes = Writes::count(&progress, What::Close)?;
     let writes = Writes::count(&ours.folder().join(OUT), What::Write)?;
     files.pass_through(ours)?;
@@ -188,7 +189,8 @@ fn floor(sync_every: u64, note_every: u64, work: &[&str]) -> Result<Subject> {
 impl Files {
     fn write(lines: usize) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let create = |name: &str| -> Result<_> { Ok(BufWriter::new(File::create(folder.path().join(name))?)) };
+        let create =
+            |name: &str| -> Result<_> { Ok(BufWriter::new(File::create(folder.path().join(name))?)) };
         let (mut input, mut expected) = (create(INPUT)?, create(OUTPUT)?);
         // Two digits are added, and the line has an end.
         let template = order(LINE_BYTES - 3);
@@ -224,7 +226,10 @@ impl Files {
         let cpu = subject.cpu_time()?.saturating_sub(cpu_before);
         let expected = self.folder.path().join(OUTPUT);
         if let Some(offset) = first_difference(File::open(&output)?, File::open(expected)?)? {
-            bail!("what came out is not what has to, from byte {offset} on; the log ends with:\n{}", subject.log_tail());
+            bail!(
+                "what came out is not what has to, from byte {offset} on; the log ends with:\n{}",
+                subject.log_tail()
+            );
         }
         fs::remove_file(&done)?;
         fs::remove_file(&output)?;

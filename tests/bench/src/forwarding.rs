@@ -125,15 +125,11 @@ pub(crate) fn measure(
     // What warms them up.
     round_of(Side::Floor, floor)?;
     round_of(Side::Ours, ours)?;
-    let measured = alternate(
-        setup.effort.rounds,
-        &mut [&mut || round_of(Side::Floor, floor)],
-        &mut || round_of(Side::Ours, ours),
-    )?;
+    let measured = alternate(setup.effort.rounds, &mut [&mut || round_of(Side::Floor, floor)], &mut || {
+        round_of(Side::Ours, ours)
+    })?;
     let rate = measured.compare(0, |sample| sample.per_second)?;
-    report
-        .rows
-        .push(Row::compared(case, floor_name, Unit::PerSecond, rate).goal(Goal::RatioAtLeast(0.9)));
+    report.rows.push(Row::compared(case, floor_name, Unit::PerSecond, rate).goal(Goal::RatioAtLeast(0.9)));
     let cpu = measured.compare(0, |sample| sample.cpu_us)?;
     let resources = |cpu_us: f64, subject: &Subject| -> Result<Resources> {
         let peak_mib = Some(subject.memory()?.peak_mib);

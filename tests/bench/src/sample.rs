@@ -57,7 +57,8 @@ mod tests {
         let template = order(1022);
         let orders = [0, 1, NUMBERS - 1].map(|number| numbered_order(&template, number));
         assert!(orders.iter().all(|order| order.len() == 1024), "{orders:?}");
-        let number = |order: &String| serde_json::from_str::<serde_json::Value>(order).unwrap()["order_id"].clone();
+        let number =
+            |order: &String| serde_json::from_str::<serde_json::Value>(order).unwrap()["order_id"].clone();
         assert_eq!(orders.each_ref().map(number), [100_000, 100_001, 999_999].map(serde_json::Value::from));
     }
 }

@@ -40,28 +40,27 @@ async fn forward(arguments: Arguments) -> Result<()> {
             FieldTable::default(),
         )
         .await?;
-    let mut unconfirmed = FuturesUnordered::new();
+    // Each is begun in the order in which it was put here, and what is begun is published in that order.
+    let mut under_way = FuturesUnordered::new();
     loop {
         tokio::select! {
-            Some((confirmed, message)) = unconfirmed.next(), if !unconfirmed.is_empty() => {
-                let confirmed: lapin::Result<lapin::Confirmation> = confirmed;
-                let message: lapin::message::Delivery = message;
-                ensure!(confirmed?.is_ack(), "the broker refused a message");
-                message.ack(BasicAckOptions::default()).await?;
+            Some(forwarded) = under_way.next(), if !under_way.is_empty() => {
+                let forwarded: Result<()> = forwarded;
+                forwarded?;
             }
             message = messages.next() => {
                 let message = message.context("the consumer has ended")??;
                 let body = work.rename(&message.data).await?;
-                let confirm = publishing
-                    .basic_publish(
-                        "".into(),
-                        arguments.sink.as_str().into(),
-                        BasicPublishOptions::default(),
-                        &body,
-                        message.properties.clone(),
-                    )
-                    .await?;
-                unconfirmed.push(async move { (confirm.await, message) });
+                let (channel, sink) = (publishing.clone(), arguments.sink.as_str().into());
+                // Awaited here, each publish and each acknowledgement would be a write of its own.
+                under_way.push(async move {
+                    let properties = message.properties.clone();
+                    let options = BasicPublishOptions::default();
+                    let confirm = channel.basic_publish("".into(), sink, options, &body, properties).await?;
+                    ensure!(confirm.await?.is_ack(), "the broker refused a message");
+                    message.ack(BasicAckOptions::default()).await?;
+                    Ok(())
+                });
             }
         }
     }

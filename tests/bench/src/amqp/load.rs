@@ -9,9 +9,7 @@ use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Queue,
-    options::{
-        BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions,
-    },
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use tokio::runtime::Runtime;
@@ -108,12 +106,7 @@ impl Queues {
     ///
     /// # Errors
     /// They do not come, or `look` says no.
-    fn take(
-        &self,
-        queue: &str,
-        messages: usize,
-        look: impl Fn(usize, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn take(&self, queue: &str, messages: usize, look: impl Fn(usize, &[u8]) -> Result<()>) -> Result<()> {
         self.within(async {
             let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
             let mut consumer =
@@ -143,9 +136,8 @@ async fn look_at(channel: &Channel, queue: &str) -> lapin::Result<Queue> {
 
 impl Broker for Queues {
     fn pile_up(&mut self, of: Side, pile: &Pile) -> Result<()> {
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_content_type("application/json".into());
+        let properties =
+            BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
         self.fill(of.source(), pile.len(), &properties, |number| pile.message(number))
     }
 

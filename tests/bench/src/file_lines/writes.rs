@@ -88,8 +88,7 @@ mod tests {
     #[test]
     fn what_is_written_and_what_is_closed_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(folder.path().join("a")).unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(folder.path().join("a")).unwrap();
         let written = Writes::count(folder.path(), What::Write).unwrap();
         let closed = Writes::count(folder.path(), What::Close).unwrap();
         for number in 1..=3 {

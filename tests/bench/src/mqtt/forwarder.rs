@@ -33,7 +33,8 @@ async fn forward(arguments: &Arguments) -> Result<()> {
     source.subscribe(arguments.source.as_str(), QoS::AtLeastOnce).await?;
     // Of no more than what may be on its way.
     let (unconfirmed, confirming) = unbounded_channel();
-    let taking = tokio::spawn(take(work, source.clone(), source_events, sink, arguments.sink.clone(), unconfirmed));
+    let taking =
+        tokio::spawn(take(work, source.clone(), source_events, sink, arguments.sink.clone(), unconfirmed));
     let confirming = tokio::spawn(confirm(sink_events, source, confirming));
     tokio::select! {
         ended = taking => ended?,

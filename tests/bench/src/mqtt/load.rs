@@ -125,7 +125,10 @@ impl Broker for Topics {
                     published += 1;
                 }
                 if let Event::Incoming(Packet::PubAck(answer)) = events.poll().await? {
-                    ensure!(answer.reason == PubAckReason::Success, "the broker refused a message: {answer:?}");
+                    ensure!(
+                        answer.reason == PubAckReason::Success,
+                        "the broker refused a message: {answer:?}"
+                    );
                     acknowledged += 1;
                 }
             }
