@@ -12,7 +12,7 @@ use self::load::Queues;
 use crate::{
     case::Setup,
     forwarding::{self, IN_FLIGHT, Side},
-    machine::{bound_to, places},
+    machine::{bound_to, note_grandchildren, places},
     report::Report,
 };
 
@@ -40,7 +40,8 @@ fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
         (setup, report),
         (&floor, &ours),
         &mut queues,
-    )
+    )?;
+    note_grandchildren()
 }
 
 /// The connection, as users write it.

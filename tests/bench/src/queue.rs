@@ -23,7 +23,7 @@ use crate::{
     amqp::{connections, load::Queues},
     case::Setup,
     forwarding,
-    machine::{bound_to, places},
+    machine::{bound_to, note_grandchildren, places},
     report::{Cost, Goal, Report, Resources, Row, Unit},
     stats::Spread,
     subject::Subject,
@@ -98,7 +98,7 @@ fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     if report.quick {
         report.remarks.push(format!("queue: in a full run {MESSAGES} messages wait"));
     }
-    Ok(())
+    note_grandchildren()
 }
 
 fn flow(sink: SocketAddr) -> String {
