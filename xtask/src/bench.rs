@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{binary, plugins};
+use crate::{binary, brokers, plugins};
 
 /// The arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -25,8 +25,14 @@ pub(crate) struct Arguments {
     plots: Option<PathBuf>,
 }
 
+/// The cases that want brokers.
+const WITH_BROKERS: [&str; 3] = ["amqp", "mqtt", "queue"];
+
 /// Runs `cargo xtask bench`.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
+    if arguments.cases.is_empty() || arguments.cases.iter().any(|it| WITH_BROKERS.contains(&it.as_str())) {
+        brokers::install_brokers()?;
+    }
     // Together, so that what both depend on is compiled once, with the features of both.
     let gristmill = binary::build(
         root,

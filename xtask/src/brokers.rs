@@ -19,23 +19,37 @@ const PACKAGES: [Package; 3] = [
 
 /// Makes sure that all of it is there, installing what is missing. The brokers start no service: the tests start their own.
 pub(crate) fn install() -> Result<()> {
-    let missing = missing();
+    let [rabbitmq, mosquitto, clock] = PACKAGES;
+    install_all(
+        &[rabbitmq, mosquitto, clock],
+        "the tests talk to real brokers of their own and let a clock jump",
+    )
+}
+
+/// Makes sure that the brokers alone are there, as [`install`] does.
+pub(crate) fn install_brokers() -> Result<()> {
+    let [rabbitmq, mosquitto, _] = PACKAGES;
+    install_all(&[rabbitmq, mosquitto], "the bench talks to real brokers of its own")
+}
+
+fn install_all(packages: &[Package], what_for: &str) -> Result<()> {
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
     let why = format!(
-        "the tests talk to real brokers of their own and let a clock jump, and {} is not here: installing it. Should the \
-         system start a broker as a service, which the tests do not need: systemctl disable --now rabbitmq-server mosquitto",
+        "{what_for}, and {} is not here: installing it. Should the system start a broker as a service, which nothing here \
+         needs: systemctl disable --now rabbitmq-server mosquitto",
         missing.join(" and "),
     );
     apt::install(&missing, &why)?;
-    let still = self::missing();
+    let still = self::missing(packages);
     ensure!(still.is_empty(), "{} was installed, and cannot be found", still.join(" and "));
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    PACKAGES.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect()
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().filter(|(_, is_there)| !is_there()).map(|(package, _)| *package).collect()
 }
 
 /// Debian has it in a folder of the machine's architecture.

@@ -54,11 +54,24 @@ impl BareTransformer {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Option<usize>, PluginError> {
+        Ok(self.transform_body(id, headers, body).await?.map(|body| body.len()))
+    }
+
+    /// One call. Gives the new body, if there is one, for a floor that goes on with it.
+    ///
+    /// # Errors
+    /// When the guest traps.
+    pub async fn transform_body(
+        &mut self,
+        id: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Option<Vec<u8>>, PluginError> {
         let transform: TypedFunc<CallParams<'_>, CallResults<WitOutcome>> = self.transform;
         let message = WitMessage { id, headers, body };
         let (answer,) = transform.call_async(&mut self.store, (message,)).await.map_err(failed)?;
         Ok(match answer {
-            Ok(WitOutcome::Change(change)) => change.body.map(|b| b.len()),
+            Ok(WitOutcome::Change(change)) => change.body,
             _ => None,
         })
     }

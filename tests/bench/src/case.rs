@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 
-use crate::{engine, gateway, http, idle, plugin_call, reload, report::Report, start};
+use crate::{
+    amqp, engine, file_lines, gateway, http, idle, mqtt, plugin_call, queue, reload, report::Report, start,
+};
 
 /// Something that is measured.
 pub(crate) struct Case {
@@ -38,7 +40,7 @@ pub(crate) struct Effort {
 }
 
 /// Every case, in the order in which they are run.
-pub(crate) const CASES: [Case; 10] = [
+pub(crate) const CASES: [Case; 14] = [
     Case {
         name: "plugin-call",
         summary: "one call of a plugin, against the bare Wasm call and the same code native",
@@ -88,6 +90,26 @@ pub(crate) const CASES: [Case; 10] = [
         name: "idle",
         summary: "memory and processor time of ten flows that have nothing to do",
         run: idle::run,
+    },
+    Case {
+        name: "file-lines",
+        summary: "lines of a file through one plugin to the end of another, against loops that do the same",
+        run: file_lines::run,
+    },
+    Case {
+        name: "amqp",
+        summary: "messages from queue to queue through one plugin, against a bare forwarder on lapin",
+        run: amqp::run,
+    },
+    Case {
+        name: "mqtt",
+        summary: "messages from topic to topic through one plugin, against a bare forwarder on rumqttc",
+        run: mqtt::run,
+    },
+    Case {
+        name: "queue",
+        summary: "the memory of a flow with a slow sink while a million messages wait in its queue",
+        run: queue::run,
     },
 ];
 

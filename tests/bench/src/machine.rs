@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     num::NonZeroUsize,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -96,6 +97,68 @@ fn memory(status: &str) -> Option<Memory> {
     Some(Memory { now_mib: field("VmRSS")?, peak_mib: field("VmHWM")? })
 }
 
+/// Whether every thread of a process is stopped by a signal.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn is_stopped(process: u32) -> Result<bool> {
+    let folder = format!("/proc/{process}/task");
+    for thread in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        // One that has ended meanwhile does nothing more.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+        if state(&stat) != Some("T") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The state of proc_pid_stat(5): a letter behind the name, which may hold both spaces and parentheses.
+fn state(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().next()
+}
+
+/// What processes took that the bench started and that no one waits for, in microseconds.
+static GRANDCHILDREN: AtomicU64 = AtomicU64::new(0);
+
+/// Notes what the children of our children took so far, such as a broker that a script started: when they are killed with their
+/// parent, the system counts them as no one's. To be called once, before that.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub(crate) fn note_grandchildren() -> Result<()> {
+    let stats = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
+        let process: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        Some((process, parent(&stat)?, ticks(cpu_ticks(&stat, 2)?)))
+    });
+    let took: Duration = grandchildren(std::process::id(), &stats.collect::<Vec<_>>()).into_iter().sum();
+    GRANDCHILDREN.fetch_add(u64::try_from(took.as_micros())?, Relaxed);
+    Ok(())
+}
+
+/// Of processes, each with its parent and what it took: those that descend from one, without its own children.
+fn grandchildren(of: u32, processes: &[(u32, u32, Duration)]) -> Vec<Duration> {
+    let children_of = |parents: &[u32]| {
+        processes.iter().filter(|(_, parent, _)| parents.contains(parent)).collect::<Vec<_>>()
+    };
+    let numbers =
+        |children: &[&(u32, u32, Duration)]| children.iter().map(|child| child.0).collect::<Vec<_>>();
+    let mut generation = numbers(&children_of(&[of]));
+    let mut found = Vec::new();
+    while !generation.is_empty() {
+        let children = children_of(&generation);
+        found.extend(children.iter().map(|child| child.2));
+        generation = numbers(&children);
+    }
+    found
+}
+
+/// The number of the parent, of proc_pid_stat(5).
+fn parent(stat: &str) -> Option<u32> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// What else the machine was busy with while something was measured.
 #[derive(Debug)]
 pub(crate) struct Others {
@@ -114,7 +177,7 @@ impl Others {
     }
 
     /// The share of all processors that went to other processes since then. Of our children only those count as ours that
-    /// have ended by now.
+    /// have ended by now, and of their children those of [`note_grandchildren`].
     ///
     /// # Errors
     /// When the kernel does not tell.
@@ -130,7 +193,8 @@ impl Others {
         let ours = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
         let all = busy_ticks(&stat).context("cannot make sense of /proc/stat")?;
         let ours = cpu_ticks(&ours, 4).context("cannot make sense of /proc/self/stat")?;
-        Ok((ticks(all), ticks(ours)))
+        let grandchildren = Duration::from_micros(GRANDCHILDREN.load(Relaxed));
+        Ok((ticks(all), ticks(ours) + grandchildren))
     }
 }
 
@@ -166,6 +230,24 @@ mod tests {
         assert_eq!(cpu_ticks(stat, 4), Some(299));
         assert_eq!(cpu_ticks("12 (short) S 1 2", 2), None);
         assert_eq!(cpu_ticks("", 2), None);
+    }
+
+    #[test]
+    fn grandchildren_are_all_that_descend_but_children() {
+        let second = Duration::from_secs;
+        // 2 and 3 are the children of 1, 4 and 5 theirs, 6 that of 5; 8 is another's.
+        let processes = [(2, 1, 1), (3, 1, 2), (4, 2, 4), (5, 3, 8), (6, 5, 16), (8, 7, 32)]
+            .map(|(process, parent, took)| (process, parent, second(took)));
+        assert_eq!(grandchildren(1, &processes), [4, 8, 16].map(second));
+        assert_eq!(parent("12 (a) R (b) T 9 2 3"), Some(9));
+        note_grandchildren().unwrap();
+    }
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert_eq!(state("12 (a) R (b) T 1 2 3"), Some("T"));
+        assert_eq!(state(""), None);
+        assert!(!is_stopped(std::process::id()).unwrap());
     }
 
     #[test]

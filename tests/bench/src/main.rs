@@ -5,22 +5,29 @@
 //! at; `docs/performance.md` says for each what that is.
 
 mod allocations;
+mod amqp;
 mod case;
 mod engine;
+mod file_lines;
+mod floors;
+mod forwarding;
 mod gateway;
 mod http;
 mod idle;
 mod load;
 mod machine;
+mod mqtt;
 mod plot;
 mod plugin_call;
 mod plugins;
+mod queue;
 mod reload;
 mod report;
 mod sample;
 mod start;
 mod stats;
 mod subject;
+mod work;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -48,6 +55,9 @@ struct Arguments {
 enum Task {
     /// Measures.
     Measure(Measure),
+    /// Is a floor that takes messages from files or a broker and puts them back there, until it is killed.
+    #[command(subcommand)]
+    Floor(floors::Floor),
     /// Is the floor of the case `http`: a server that does the same work natively.
     ServeFloor {
         /// Where it listens.
@@ -97,6 +107,7 @@ const NOTICEABLE: f64 = 0.05;
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Measure(measure) => run(&measure),
+        Task::Floor(floor) => floor.run(),
         Task::ServeFloor { listen } => http::serve_floor(listen),
         Task::ServeForwarder { listen, upstream } => gateway::serve_forwarder(listen, upstream),
         Task::DoNothing => Ok(()),

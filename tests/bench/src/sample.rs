@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+/// The numbers of orders that differ: JSON knows no zeros before a number.
+const FIRST_NUMBER: usize = 100_000;
+const NUMBERS: usize = 900_000;
+
 /// An order as a JSON object of exactly `bytes` bytes, which must be room enough for its head (100 bytes are). It has as many
 /// lines as fit, and a note that fills the rest.
 pub(crate) fn order(bytes: usize) -> String {
@@ -27,6 +31,11 @@ pub(crate) fn order(bytes: usize) -> String {
     order
 }
 
+/// The same with a number of its own in the place of the order's, of six digits, which make it two bytes longer.
+pub(crate) fn numbered_order(template: &str, number: usize) -> String {
+    template.replacen("4711", &format!("{:06}", FIRST_NUMBER + number % NUMBERS), 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +50,15 @@ mod tests {
                 assert!(order.get(from).is_some(), "{from}");
             }
         }
+    }
+
+    #[test]
+    fn numbered_orders_differ_and_have_one_size() {
+        let template = order(1022);
+        let orders = [0, 1, NUMBERS - 1].map(|number| numbered_order(&template, number));
+        assert!(orders.iter().all(|order| order.len() == 1024), "{orders:?}");
+        let number =
+            |order: &String| serde_json::from_str::<serde_json::Value>(order).unwrap()["order_id"].clone();
+        assert_eq!(orders.each_ref().map(number), [100_000, 100_001, 999_999].map(serde_json::Value::from));
     }
 }

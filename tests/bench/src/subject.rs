@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
     case::Setup,
-    machine::{Memory, bound_to, places, process_cpu_time, process_memory},
+    machine::{Memory, bound_to, is_stopped, places, process_cpu_time, process_memory},
 };
 
 /// How long it may take until it is ready, the compilation of its plugins included.
@@ -134,6 +135,33 @@ impl Subject {
     /// When it has ended.
     pub(crate) fn memory(&self) -> Result<Memory> {
         process_memory(self.process())
+    }
+
+    /// Stops it where it is (SIGSTOP): what comes for it waits.
+    ///
+    /// # Errors
+    /// When it has ended, or does not stop.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        // The signal is given to one thread, and the others go on until that one had a processor.
+        let began = Instant::now();
+        while !is_stopped(self.process())? {
+            ensure!(began.elapsed() < START_LIMIT, "it does not stop");
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// The end of what it wrote.
