@@ -1,6 +1,10 @@
 //! Group commit: however many sends are under way, one thread writes what has come in since the last sync, syncs once, and
 //! confirms all of it. While it syncs, the next group gathers; so the slower the disk, the larger the groups.
 //!
+//! A quick disk would make them too small: a sync costs about as much processor time as twenty lines do, however quickly it is
+//! over. So a group that more than one send waits for is let gather a little longer, while more keep coming. A send that waits
+//! alone is written at once, and when all that are under way wait already, nothing more comes and they go.
+//!
 //! A send takes its place in the queue when it is submitted, which is the order of what is written. A thread is only taken
 //! (from the runtime's blocking pool) while there is something to write.
 
@@ -9,10 +13,19 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use gristmill_core::{ErrorClass, Failure};
 use tokio::sync::oneshot;
+
+/// How long it is looked away from a group that gathers; what brings nothing new in that time is done gathering. Longer than
+/// handing over one send takes, shorter than a sync of a disk that really writes.
+const LOOK_AWAY: Duration = Duration::from_micros(100);
+
+/// How often it is looked at most, which bounds what gathering adds to the time of the first: 2 ms or a little more.
+const LOOKS: u32 = 20;
 
 /// Writes a group.
 pub(crate) trait Commit: Send + Sync + 'static {
@@ -24,6 +37,11 @@ pub(crate) trait Commit: Send + Sync + 'static {
 
     /// Writes and syncs, in order; gives one result an item, in order. Blocks. Never called twice at a time.
     fn commit(&self, items: Vec<Self::Item>) -> Vec<Result<(), Failure>>;
+
+    /// Lets some time go by, while a group gathers. Blocks.
+    fn look_away(&self) {
+        thread::sleep(LOOK_AWAY);
+    }
 }
 
 /// A queue before a [`Commit`].
@@ -77,6 +95,7 @@ impl<C: Commit> GroupCommit<C> {
 
     fn write(&self) {
         loop {
+            self.gather();
             let group: Vec<_> = {
                 let mut queue = self.lock();
                 if queue.waiting.is_empty() {
@@ -98,6 +117,22 @@ impl<C: Commit> GroupCommit<C> {
         }
     }
 
+    /// Waits while more keeps coming to a group that is not one alone.
+    fn gather(&self) {
+        let mut waiting = self.lock().waiting.len();
+        for _ in 0..LOOKS {
+            if waiting < 2 || waiting >= C::MAX_GROUP {
+                return;
+            }
+            self.commit.look_away();
+            let now = self.lock().waiting.len();
+            if now == waiting {
+                return;
+            }
+            waiting = now;
+        }
+    }
+
     /// A poisoned lock is taken all the same: the queue is whole between any two of its operations.
     fn lock(&self) -> MutexGuard<'_, Queue<C::Item>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,10 +145,18 @@ mod tests {
 
     use super::*;
 
-    /// Writes only when told, and notes the groups.
+    /// Writes only when told, and notes the groups. With `looks` it is the test that says how long a
+    /// group gathers.
     struct Gate {
         groups: Mutex<Vec<Vec<u32>>>,
         open: Mutex<mpsc::Receiver<()>>,
+        looks: Option<Looks>,
+    }
+
+    /// Tells that a group is being gathered, and waits for leave to go on.
+    struct Looks {
+        away: mpsc::Sender<()>,
+        back: Mutex<mpsc::Receiver<()>>,
     }
 
     impl Commit for Gate {
@@ -127,11 +170,70 @@ mod tests {
             self.groups.lock().unwrap().push(items);
             results
         }
+
+        fn look_away(&self) {
+            if let Some(looks) = &self.looks {
+                looks.away.send(()).unwrap();
+                looks.back.lock().unwrap().recv().unwrap();
+            }
+        }
     }
 
     fn gate() -> (Arc<GroupCommit<Gate>>, mpsc::Sender<()>) {
         let (open, gate) = mpsc::channel();
-        (GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate) }), open)
+        (GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks: None }), open)
+    }
+
+    #[tokio::test]
+    async fn a_group_gathers_while_more_keeps_coming_and_one_alone_does_not_wait() {
+        let (open, gate) = mpsc::channel();
+        let ((away, is_away), (back, comes_back)) = (mpsc::channel(), mpsc::channel());
+        let looks = Some(Looks { away, back: Mutex::new(comes_back) });
+        let group = GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks });
+        let mut sent = vec![group.submit(0)];
+        while !group.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        sent.extend((1..=2).map(|item| group.submit(item)));
+        open.send(()).unwrap();
+        // Two wait: it looks away, and one more comes each time, but not the third.
+        for item in 3..=4 {
+            is_away.recv().unwrap();
+            sent.push(group.submit(item));
+            back.send(()).unwrap();
+        }
+        is_away.recv().unwrap();
+        back.send(()).unwrap();
+        open.send(()).unwrap();
+        for one in sent {
+            one.await.unwrap();
+        }
+        assert_eq!(*group.commit().groups.lock().unwrap(), [vec![0], vec![1, 2, 3, 4]]);
+        assert!(is_away.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn gathering_ends_though_more_keeps_coming() {
+        let (open, gate) = mpsc::channel();
+        let ((away, is_away), (back, comes_back)) = (mpsc::channel(), mpsc::channel());
+        let looks = Some(Looks { away, back: Mutex::new(comes_back) });
+        let group = GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks });
+        let mut sent = vec![group.submit(0)];
+        while !group.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        sent.extend((1..=2).map(|item| group.submit(item)));
+        open.send(()).unwrap();
+        for item in 0..LOOKS {
+            is_away.recv().unwrap();
+            sent.push(group.submit(item));
+            back.send(()).unwrap();
+        }
+        open.send(()).unwrap();
+        for one in sent {
+            one.await.unwrap();
+        }
+        assert_eq!(group.commit().groups.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]
