@@ -12,6 +12,7 @@ use gristmill_core::{
     limits::{FlowLimits, PluginLimits},
     plugin::{Health, Plugin, Transformed, WantsHeaders},
 };
+use smallvec::SmallVec;
 use tokio::sync::{Semaphore, watch};
 use wasmtime::component::{InstancePre, Lift};
 
@@ -43,6 +44,9 @@ pub(crate) trait Entry: Send + Sync + 'static {
     /// Says what is wrong with it.
     fn check(raw: Self::Raw, limits: &FlowLimits, secrets: &Secrets) -> Result<Self::Answer, String>;
 }
+
+/// So many headers are handed over without asking for memory. Few plugins want more, and every call has room for them.
+const FEW_HEADERS: usize = 2;
 
 /// The entry point of the world `transformer`.
 pub(crate) enum Transform {}
@@ -126,9 +130,13 @@ impl<E: Entry> Bound<E> {
         let quarantine = &self.parts.quarantine;
         quarantine.check()?;
         // Never closed, so this only waits; what waits here when the plugin is held back is refused by `admit`.
-        let _permit = self.free.acquire().await.map_err(|e| internal(&e.to_string()))?;
+        let (_permit, waited) = match self.free.try_acquire() {
+            Ok(permit) => (permit, false),
+            Err(_all_are_busy) => (self.free.acquire().await.map_err(|e| internal(&e.to_string()))?, true),
+        };
         let ticket = quarantine.admit()?;
-        let result = self.attempt(message).await;
+        let begun = if waited { StdInstant::now() } else { started };
+        let result = self.attempt(message, begun).await;
         let (verdict, failure) = match &result {
             Ok(_) => (Verdict::Fine, None),
             Err(Failed { failure, verdict }) => (*verdict, Some(failure)),
@@ -140,18 +148,22 @@ impl<E: Entry> Bound<E> {
 
     /// One call in an instance of its own. The instance comes back only after an answer that keeps the contract: after an
     /// error, and when this future is dropped half-way, it is thrown away.
-    async fn attempt(&self, message: &Message) -> Result<E::Answer, Failed> {
+    async fn attempt(&self, message: &Message, begun: StdInstant) -> Result<E::Answer, Failed> {
         let BoundParts { shared, flow_limits, wants_headers, wants_body, ticker, .. } = &self.parts;
         let secrets = &shared.secrets;
         let idle = lock(&self.idle).pop();
-        let mut instance = match idle {
-            Some(instance) => instance,
-            None => self.parts.start_instance::<E>().await.map_err(|fault| Failed::start(fault, secrets))?,
+        let (mut instance, begun) = match idle {
+            Some(instance) => (instance, begun),
+            None => {
+                // Boxed: few calls begin with it, and all would have room for it.
+                let start = Box::pin(self.parts.start_instance::<E>());
+                (start.await.map_err(|fault| Failed::start(fault, secrets))?, StdInstant::now())
+            }
         };
         let headers = wanted(wants_headers, message);
         let body: &[u8] = if *wants_body { message.body() } else { &[] };
         let answer = instance
-            .call(message.id(), &headers, body, call_limits(&shared.limits, body.len()), ticker)
+            .call(message.id(), &headers, body, begun, call_limits(&shared.limits, body.len()), ticker)
             .await
             .map_err(Failed::guest)?;
         let result = match answer {
@@ -226,9 +238,9 @@ fn internal(text: &str) -> Failure {
 }
 
 /// The headers that the plugin asked for, in the message's order.
-fn wanted<'m>(wants: &WantsHeaders, message: &'m Message) -> Vec<(&'m str, &'m str)> {
+fn wanted<'m>(wants: &WantsHeaders, message: &'m Message) -> SmallVec<[(&'m str, &'m str); FEW_HEADERS]> {
     match wants {
-        WantsHeaders::None => Vec::new(),
+        WantsHeaders::None => SmallVec::new(),
         WantsHeaders::All => message.headers().iter().collect(),
         WantsHeaders::Listed(names) => {
             message.headers().iter().filter(|(name, _)| names.iter().any(|n| n == name)).collect()

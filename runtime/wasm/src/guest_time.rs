@@ -83,13 +83,15 @@ impl GuestTime {
         store.epoch_deadline_callback(move |_| time.interrupt());
     }
 
-    /// Runs `call` under both clocks. The store's epoch deadline must have been set. The call comes pinned because it is
+    /// Runs `call` under both clocks, from `started` on, which is a moment ago: a clock that is read once for a message costs
+    /// less than one that is read twice. The store's epoch deadline must have been set. The call comes pinned because it is
     /// large: to take it by value would be to copy it twice, for every message.
     ///
     /// # Errors
     /// When the call took too long in all. Too long in the guest is an error of the call itself: [`DeadlinePassed`].
     pub(crate) async fn run<F: Future>(
         &self,
+        started: Instant,
         limits: CallLimits,
         mut call: Pin<&mut F>,
     ) -> Result<F::Output, WallTimeout> {
@@ -97,8 +99,9 @@ impl GuestTime {
         self.spent_ns.store(0, Relaxed);
         // Made when the call waits for the first time: most calls never do.
         let mut timeout: Option<Pin<Box<Sleep>>> = None;
+        let mut started = Some(started);
         poll_fn(|cx| {
-            self.slice_starts();
+            self.slice_starts(started.take().unwrap_or_else(Instant::now));
             if let Poll::Ready(output) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
@@ -127,8 +130,8 @@ impl GuestTime {
         Ok(UpdateDeadline::Yield(1))
     }
 
-    fn slice_starts(&self) {
-        let now = nanos(self.base.elapsed());
+    fn slice_starts(&self, now: Instant) {
+        let now = nanos(now.saturating_duration_since(self.base));
         self.slice_started_ns.store(now, Relaxed);
         self.counted_ns.store(now, Relaxed);
         // The next slice may be on another thread, whose processor time is another one.

@@ -220,7 +220,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
             let (answer,) = configure.call_async(&mut store, (config,)).await?;
             wasmtime::Result::Ok((entry, answer))
         };
-        let result = time.run(limits, pin!(starting)).await;
+        let result = time.run(Instant::now(), limits, pin!(starting)).await;
         match result {
             Ok(Ok((entry, Ok(())))) => {
                 store.data_mut().end_call();
@@ -232,7 +232,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
         }
     }
 
-    /// Makes one call. After an error the instance is dead: drop it. The same holds when the future is dropped.
+    /// Makes one call, whose time is counted from `started` on, which is a moment ago. After an error the instance is dead: drop it. The same holds when the future is dropped.
     ///
     /// # Errors
     /// The guest's fault; its own `reject` and `retry` are inside of the `Ok`.
@@ -241,6 +241,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
         id: &MessageId,
         headers: &[(&str, &str)],
         body: &[u8],
+        started: Instant,
         limits: CallLimits,
         ticker: &Ticker,
     ) -> Result<Result<R, WitFailure>, GuestFault> {
@@ -251,7 +252,8 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
         let message = WitMessage { id: id.as_str(), headers, body };
         // Covariance: a function that takes messages of any lifetime takes this one's.
         let entry: TypedFunc<CallParams<'_>, CallResults<R>> = self.entry;
-        let result = self.time.run(limits, pin!(entry.call_async(&mut self.store, (message,)))).await;
+        let result =
+            self.time.run(started, limits, pin!(entry.call_async(&mut self.store, (message,)))).await;
         match result {
             Ok(Ok((answer,))) => {
                 self.store.data_mut().end_call();
