@@ -40,7 +40,9 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     )?;
     let options = plugins::Options {
         route: None,
-        guests: ["rename", "set-header"].map(|guest| root.join("tests/bench/guests").join(guest)).to_vec(),
+        guests: ["all-headers", "rename", "set-header"]
+            .map(|guest| root.join("tests/bench/guests").join(guest))
+            .to_vec(),
         out: gristmill.with_file_name("bench-plugins"),
     };
     plugins::build(root, &options)?;

@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Result;
 
 use crate::{
-    amqp, engine, file_lines, gateway, http, idle, mqtt, plugin_call, queue, reload, report::Report, start,
+    amqp, engine, file_lines, gateway, growth, http, idle, mqtt, plugin_call, queue, reload, report::Report,
+    start,
 };
 
 /// Something that is measured.
@@ -40,7 +41,7 @@ pub(crate) struct Effort {
 }
 
 /// Every case, in the order in which they are run.
-pub(crate) const CASES: [Case; 14] = [
+pub(crate) const CASES: [Case; 15] = [
     Case {
         name: "plugin-call",
         summary: "one call of a plugin, against the bare Wasm call and the same code native",
@@ -60,6 +61,11 @@ pub(crate) const CASES: [Case; 14] = [
         name: "engine-lanes",
         summary: "deliveries in 16 lanes through one plugin on two threads, against the same on one",
         run: engine::lanes,
+    },
+    Case {
+        name: "growth",
+        summary: "how cost goes with bodies, headers, steps, flows, plugins and instances",
+        run: growth::run,
     },
     Case {
         name: "http",

@@ -70,8 +70,8 @@ struct Round {
     allocations: f64,
 }
 
-/// A flow, with all that it runs in.
-struct Mill {
+/// Flows, with all that they run in.
+pub(crate) struct Mill {
     memory: Arc<Memory>,
     runtime: Runtime,
 }
@@ -221,7 +221,19 @@ fn failed(failure: Failure) -> anyhow::Error {
 
 impl Mill {
     async fn start(flow: &str, message: &Message, plugins: Arc<WasmHost>) -> Result<Self> {
-        let memory = Memory::new(message);
+        Self::start_all(&[flow.to_owned()], message, plugins).await
+    }
+
+    /// Starts flows, which all take from the same memory. Several are for a runtime of one thread.
+    ///
+    /// # Errors
+    /// When one of them does not run.
+    pub(crate) async fn start_all(
+        flows: &[String],
+        message: &Message,
+        plugins: Arc<WasmHost>,
+    ) -> Result<Self> {
+        let memory = Memory::new(message, flows.len());
         let runtime = Runtime::new(RuntimeParts {
             context: SetContext {
                 registry: Registry::new().with(Arc::new(MemoryAdapter(Arc::clone(&memory)))),
@@ -234,8 +246,11 @@ impl Mill {
             clock: Arc::new(SystemClock),
             state_dir: ".".into(),
         });
-        let file = FlowFile { path: "bench.yaml".into(), text: Ok(flow.into()) };
-        let applied = runtime.apply(vec![file]).await;
+        let file = |(index, text): (usize, &String)| FlowFile {
+            path: format!("bench-{index}.yaml").into(),
+            text: Ok(text.as_str().into()),
+        };
+        let applied = runtime.apply(flows.iter().enumerate().map(file).collect()).await;
         if applied.iter().any(|one| one.result != ReloadResult::Applied) {
             bail!("the flow does not run: {applied:?}");
         }
@@ -244,7 +259,15 @@ impl Mill {
 
     /// Sends a batch through, and wants it delivered.
     async fn pass(&self) -> Result<()> {
-        self.memory.pass(BATCH).await;
+        self.pass_some(BATCH).await
+    }
+
+    /// Sends so many messages through, and wants them delivered.
+    ///
+    /// # Errors
+    /// When one of them was not.
+    pub(crate) async fn pass_some(&self, messages: u64) -> Result<()> {
+        self.memory.pass(messages).await;
         let (wrong, _) = self.memory.wrong_and_sent();
         ensure!(wrong == 0, "{wrong} messages were not delivered: {:?}", self.runtime.status());
         Ok(())

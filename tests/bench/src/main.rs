@@ -12,6 +12,7 @@ mod file_lines;
 mod floors;
 mod forwarding;
 mod gateway;
+mod growth;
 mod http;
 mod idle;
 mod load;
@@ -177,6 +178,9 @@ mod tests {
         let one = chosen(&["http".to_owned()]).unwrap();
         assert_eq!(one.iter().map(|case| case.name).collect::<Vec<_>>(), ["http"]);
         let error = chosen(&["htp".to_owned()]).err().unwrap().to_string();
-        assert!(error.contains("plugin-call, engine-plugin, engine-steps, engine-lanes, http"), "{error}");
+        assert!(
+            error.contains("plugin-call, engine-plugin, engine-steps, engine-lanes, growth, http"),
+            "{error}"
+        );
     }
 }

@@ -6,10 +6,18 @@ use std::fmt::Write as _;
 const FIRST_NUMBER: usize = 100_000;
 const NUMBERS: usize = 900_000;
 
-/// An order as a JSON object of exactly `bytes` bytes, which must be room enough for its head (100 bytes are). It has as many
+/// Below this, in bytes, there is no room for lines.
+const SMALL: usize = 100;
+
+/// An order as a JSON object of exactly `bytes` bytes, which must be room enough for its head (64 are). It has as many
 /// lines as fit, and a note that fills the rest.
 pub(crate) fn order(bytes: usize) -> String {
-    let mut order = String::from(r#"{"order_id":4711,"cust":{"name":"Ada","vip":true},"lines":["#);
+    let head = if bytes < SMALL {
+        r#"{"order_id":4711,"cust":{"name":"Ada"},"lines":["#
+    } else {
+        r#"{"order_id":4711,"cust":{"name":"Ada","vip":true},"lines":["#
+    };
+    let mut order = String::from(head);
     let tail = |note: &str| format!(r#"],"note":"{note}"}}"#);
     for number in 0.. {
         let mut line = String::new();
@@ -42,7 +50,7 @@ mod tests {
 
     #[test]
     fn an_order_is_json_of_the_size_that_was_asked_for() {
-        for bytes in [100, 101, 1024, 64 * 1024] {
+        for bytes in [64, 99, 100, 101, 1024, 64 * 1024] {
             let order = order(bytes);
             assert_eq!(order.len(), bytes);
             let order: serde_json::Value = serde_json::from_str(&order).unwrap();

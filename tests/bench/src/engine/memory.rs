@@ -26,6 +26,8 @@ pub(super) struct Memory {
     prototypes: Vec<Message>,
     /// How many messages the source may still give.
     left: AtomicU64,
+    /// Whether several flows take from it. Each then wakes the next.
+    has_several_flows: bool,
     filled: Notify,
     /// How many deliveries have not settled.
     unsettled: AtomicU64,
@@ -45,11 +47,12 @@ struct Spec(Arc<Memory>);
 pub(super) struct MemoryAdapter(pub(super) Arc<Memory>);
 
 impl Memory {
-    pub(super) fn new(prototype: &Message) -> Arc<Self> {
+    pub(super) fn new(prototype: &Message, flows: usize) -> Arc<Self> {
         let with_id = |n: u64| prototype.clone().with_id(format!("{}-{n}", prototype.id()).into());
         Arc::new(Self {
             prototypes: (0..PROTOTYPES).map(with_id).collect(),
             left: AtomicU64::new(0),
+            has_several_flows: flows > 1,
             filled: Notify::new(),
             unsettled: AtomicU64::new(0),
             settled: Notify::new(),
@@ -151,11 +154,15 @@ impl PreparedSource for Spec {
 impl Source for Spec {
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
         let memory = &self.0;
-        // Only the endpoint takes from it, one at a time.
+        // Several endpoints take from it on one thread only.
         while memory.left.load(Relaxed) == 0 {
             memory.filled.notified().await;
         }
-        let turn = memory.left.fetch_sub(1, Relaxed) % PROTOTYPES;
+        let left = memory.left.fetch_sub(1, Relaxed);
+        if left > 1 && memory.has_several_flows {
+            memory.filled.notify_one();
+        }
+        let turn = left % PROTOTYPES;
         let prototype = usize::try_from(turn).ok().and_then(|turn| memory.prototypes.get(turn));
         let message = prototype.cloned().ok_or_else(|| SourceError::new("there is no message"))?;
         let told = Arc::clone(memory);

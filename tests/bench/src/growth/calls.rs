@@ -1,0 +1,138 @@
+//! How a call of a plugin grows with the message.
+
+use std::hint::black_box;
+
+use anyhow::{Result, ensure};
+use bench_rename::rename;
+use gristmill_core::{
+    Headers, Message, Timestamp,
+    limits::{FlowLimits, PluginLimits},
+    plugin::Transformed,
+};
+use gristmill_wasm::{WasmHost, WasmHostConfig, bare::BareTransformer};
+
+use super::{add, line, median, moment, straight};
+use crate::{
+    case::Setup,
+    plot::Plot,
+    plugin_call::{bind_within, failed, timed},
+    report::Report,
+    sample,
+};
+
+/// Of the bodies, in bytes.
+const SIZES: [usize; 8] = [64, 256, 1 << 10, 8 << 10, 64 << 10, 512 << 10, 2 << 20, 8 << 20];
+
+const HEADERS: [usize; 6] = [0, 5, 10, 20, 35, 50];
+
+/// Room for 8 MiB of JSON as a tree of values.
+const MEMORY_MIB: u32 = 1024;
+
+/// `rename` over bodies of all sizes, beside the bare call and the native code.
+pub(super) fn bodies(setup: &Setup, report: &mut Report) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let host = WasmHost::new(WasmHostConfig::new(&setup.plugins))?;
+    let limits = PluginLimits { memory_mib: MEMORY_MIB, ..PluginLimits::default() };
+    // The answer is a few bytes longer than the body.
+    let flow_limits = FlowLimits { body_bytes: 16 << 20, ..FlowLimits::default() };
+    let plugin = runtime.block_on(bind_within(&host, "bench-rename", limits, flow_limits))?;
+    let mut bare = runtime.block_on(BareTransformer::new(&host, "bench-rename", "{}"))?;
+    let (mut native, mut wasm, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+    for size in SIZES {
+        let message = Message::new("0192f1c5-7f3a", Timestamp::from_millis(0), sample::order(size));
+        let body = message.body().clone();
+        let expected = rename(&body)?;
+        let answer = runtime.block_on(plugin.transform(&message)).map_err(failed)?;
+        let is_right =
+            matches!(&answer, Transformed::Change(change) if change.body.as_deref() == Some(&expected));
+        ensure!(is_right, "a wrong answer for {size} bytes");
+        let x = size as f64;
+        let round = moment(setup);
+        native.push((
+            x,
+            median(|| {
+                runtime.block_on(timed(round, async || {
+                    black_box(rename(black_box(&body))?);
+                    Ok(())
+                }))
+            })?,
+        ));
+        wasm.push((
+            x,
+            median(|| {
+                runtime.block_on(timed(round, async || {
+                    black_box(bare.transform(message.id().as_str(), &[], &body).await?);
+                    Ok(())
+                }))
+            })?,
+        ));
+        ours.push((
+            x,
+            median(|| {
+                runtime.block_on(timed(round, async || {
+                    black_box(plugin.transform(&message).await.map_err(failed)?);
+                    Ok(())
+                }))
+            })?,
+        ));
+    }
+    let plot = Plot {
+        name: "body-bytes",
+        title: "One call of the plugin `rename`, by the size of the body".into(),
+        x: "bytes of JSON",
+        y: "ns of processor time a call",
+        lines: vec![line("native code", &native), line("bare Wasm call", &wasm), line("Gristmill", &ours)],
+    };
+    // The small ones are all overhead in Wasm and none natively, so the floor is the bare call.
+    add(report, plot, &wasm, &ours)
+}
+
+/// `all-headers`, which gets every header that there is.
+pub(super) fn headers(setup: &Setup, report: &mut Report) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let host = WasmHost::new(WasmHostConfig::new(&setup.plugins))?;
+    let (limits, flow_limits) = (PluginLimits::default(), FlowLimits::default());
+    let plugin = runtime.block_on(bind_within(&host, "bench-all-headers", limits, flow_limits))?;
+    let mut bare = runtime.block_on(BareTransformer::new(&host, "bench-all-headers", "{}"))?;
+    let (mut wasm, mut ours) = (Vec::new(), Vec::new());
+    for count in HEADERS {
+        let names: Vec<String> = (0..count).map(|n| format!("x-header-{n:02}")).collect();
+        let mut headers = Headers::new();
+        for name in &names {
+            headers.append(name, "a value of some length")?;
+        }
+        let pairs: Vec<(&str, &str)> = headers.iter().collect();
+        let message = Message::new("0192f1c5-7f3a", Timestamp::from_millis(0), "{}");
+        let message = message.with_headers(headers.clone());
+        // An axis of logarithms has no zero: one more than there are.
+        let x = (count + 1) as f64;
+        let round = moment(setup);
+        wasm.push((
+            x,
+            median(|| {
+                runtime.block_on(timed(round, async || {
+                    black_box(bare.transform(message.id().as_str(), &pairs, b"").await?);
+                    Ok(())
+                }))
+            })?,
+        ));
+        ours.push((
+            x,
+            median(|| {
+                runtime.block_on(timed(round, async || {
+                    black_box(plugin.transform(&message).await.map_err(failed)?);
+                    Ok(())
+                }))
+            })?,
+        ));
+    }
+    let plot = Plot {
+        name: "headers",
+        title: "One call of a plugin that wants all headers, by how many there are".into(),
+        x: "headers and one",
+        y: "ns of processor time a call",
+        lines: vec![line("bare Wasm call", &wasm), line("Gristmill", &ours)],
+    };
+    let expected = straight(&ours);
+    add(report, plot, &expected, &ours)
+}
