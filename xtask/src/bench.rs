@@ -38,14 +38,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         root,
         &["build", "--release", "--package", "gristmill", "--package", "gristmill-bench"],
     )?;
-    let options = plugins::Options {
-        route: None,
-        guests: ["all-headers", "rename", "set-header"]
-            .map(|guest| root.join("tests/bench/guests").join(guest))
-            .to_vec(),
-        out: gristmill.with_file_name("bench-plugins"),
-    };
-    plugins::build(root, &options)?;
+    let plugins = guests(root, gristmill.with_file_name("bench-plugins"))?;
 
     let mut bench = Command::new(gristmill.with_file_name("gristmill-bench"));
     bench.arg("measure").args(&arguments.cases);
@@ -60,11 +53,21 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     }
     let status = bench
         .arg("--plugins")
-        .arg(&options.out)
+        .arg(&plugins)
         .arg("--gristmill")
         .arg(&gristmill)
         .status()
         .context("cannot run the bench")?;
     ensure!(status.success(), "the bench failed, see above");
     Ok(())
+}
+
+/// Builds the plugins of the bench into a folder.
+pub(crate) fn guests(root: &Path, out: PathBuf) -> Result<PathBuf> {
+    let guests = ["all-headers", "rename", "set-header"]
+        .map(|guest| root.join("tests/bench/guests").join(guest))
+        .to_vec();
+    let options = plugins::Options { route: None, guests, out };
+    plugins::build(root, &options)?;
+    Ok(options.out)
 }

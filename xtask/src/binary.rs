@@ -15,6 +15,11 @@ pub(crate) fn gristmill(root: &Path) -> Result<PathBuf> {
 
 /// Builds with these arguments of cargo, and tells where they have put `gristmill`. Cargo shows what it does on stderr.
 pub(crate) fn build(root: &Path, arguments: &[&str]) -> Result<PathBuf> {
+    build_target(root, arguments, "gristmill", "bin")
+}
+
+/// The same for another target: its name and its kind, as `cargo metadata` has them.
+pub(crate) fn build_target(root: &Path, arguments: &[&str], name: &str, kind: &str) -> Result<PathBuf> {
     let output = Command::new(crate::cargo())
         .args(arguments)
         .arg("--message-format=json-render-diagnostics")
@@ -28,12 +33,12 @@ pub(crate) fn build(root: &Path, arguments: &[&str]) -> Result<PathBuf> {
         let is = |pointer: &str, wanted: &str| {
             message.pointer(pointer)?.as_str().filter(|is| *is == wanted).map(drop)
         };
-        is("/target/name", "gristmill")?;
-        is("/target/kind/0", "bin")?;
-        // The same target is built once more as the tests that are in it.
-        message.pointer("/profile/test")?.as_bool().filter(|test| !test)?;
+        is("/target/name", name)?;
+        is("/target/kind/0", kind)?;
+        // A binary is built once more as the tests that are in it.
+        message.pointer("/profile/test")?.as_bool().filter(|test| !test || kind != "bin")?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     };
     let built = output.stdout.split(|byte| *byte == b'\n').find_map(executable);
-    built.context("cargo did not tell where the runtime is")
+    built.with_context(|| format!("cargo did not tell where `{name}` is"))
 }

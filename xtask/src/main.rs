@@ -6,6 +6,7 @@ mod binary;
 mod brokers;
 mod demo;
 mod example;
+mod instructions;
 mod plugins;
 mod soak;
 mod story;
@@ -36,11 +37,14 @@ enum Task {
     Demo(demo::Arguments),
     /// Starts an example with the brokers that it needs, and shows what comes out of it.
     Example(example::Arguments),
+    /// Counts the instructions of a plugin call and of a delivery, and fails when they have become more.
+    Instructions(instructions::Arguments),
     /// Builds the first-party plugins into `plugins/*.wasm`.
     Plugins(plugins::Arguments),
     /// Breaks everything around the runtime for a long time, and counts what came out.
     Soak(soak::Arguments),
-    /// Checks everything: format, lints, unit tests, contract suites, end-to-end tests, the demo, the example.
+    /// Checks everything: format, lints, unit tests, contract suites, end-to-end tests, the demo, the example, instruction
+    /// counts.
     Test(test::Arguments),
 }
 
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Demo(arguments) => demo::run(&root, arguments),
         Task::Example(arguments) => example::run(&root, &arguments),
+        Task::Instructions(arguments) => instructions::run(&root, &arguments),
         Task::Plugins(arguments) => plugins::run(&root, arguments),
         Task::Soak(arguments) => soak::run(&root, &arguments),
         Task::Test(arguments) => test::run(&root, arguments),

@@ -179,6 +179,11 @@ fn publish(built: &Path, name: &str, out: &Path) -> Result<Plugin> {
     Ok(Plugin { name: name.to_owned(), path, bytes: bytes.len() as u64, changed })
 }
 
+/// Where cargo puts what it builds in this workspace.
+pub(crate) fn target_folder(root: &Path) -> Result<PathBuf> {
+    Workspace::of(root).map(|workspace| workspace.target)
+}
+
 // === guests ===
 
 /// What `cargo metadata` says of a workspace.

@@ -15,7 +15,7 @@ use gristmill_brokers::rabbitmq::{RabbitMq, SHARED_URL};
 use crate::{
     binary, brokers, cargo, demo,
     example::{self, Example},
-    plugins,
+    instructions, plugins,
 };
 
 /// The arguments of `cargo xtask test`.
@@ -54,6 +54,7 @@ pub(crate) fn run(root: &Path, _: Arguments) -> Result<()> {
     report.stage("plugins", || plugins::build(root, &plugins::Options::first_party(root)?).map(drop))?;
     report.stage("demo", || demo::play_once(root, &binary))?;
     report.stage("example", || example::play_once(root, &binary, Example::OrdersAmqpMqtt))?;
+    report.stage("instructions", || instructions::run(root, &instructions::Arguments::default()))?;
     println!("\nEverything holds:");
     for (stage, took) in &report.passed {
         println!("{:>8}  {stage}", minutes(*took));

@@ -6,48 +6,33 @@
 //! | `steps` | `choice`, `set`, `set`, `send` | a loop written by hand with the same expressions, compiled the same way |
 //! | `lanes` | `plugin` in 16 lanes, two threads | the same on one thread |
 
-mod counted;
-mod memory;
-
 use std::{
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
-use gristmill_core::{
-    Failure, Message, SystemClock, observe::ReloadResult, plugin::PluginHost, step::FlowFacts,
-};
-use gristmill_engine::{
-    expression::{Expression, Scope, Template},
-    flow::{FlowFile, Registry, SetContext},
-    runtime::{Runtime, RuntimeParts},
-    substitute::ProcessEnvironment,
+use anyhow::{Result, ensure};
+use gristmill_core::{Message, step::FlowFacts};
+use gristmill_engine::expression::{Expression, Scope, Template};
+use gristmill_mill::{
+    Mill,
+    flows::{CUSTOMER, LARGE, ORDER, SIZE, WITH_PLUGIN, with_steps},
+    plugin::{bind, failed, message},
 };
 use gristmill_wasm::{WasmHost, WasmHostConfig};
 use tokio::runtime::Runtime as Tokio;
 
-use self::memory::{Memory, MemoryAdapter};
 use crate::{
     allocations,
     case::Setup,
     machine::{processors, thread_cpu_time},
-    plugin_call,
     report::{Cost, Goal, Report, Resources, Row, Unit},
     stats::{Rounds, Spread, alternate},
 };
 
-pub(crate) use counted::Calls;
-
 /// How many messages pass before the clock is looked at.
 const BATCH: u64 = 2_000;
-
-const WITH_PLUGIN: &str = "flow: bench
-source: { memory: {} }
-steps:
-  - transform: { plugin: bench-set-header }
-";
 
 const IN_LANES: &str = "flow: bench
 source: { memory: {} }
@@ -55,11 +40,6 @@ parallel: { by: message.id, lanes: 16 }
 steps:
   - transform: { plugin: bench-rename, limits: { instances: 2 } }
 ";
-
-const LARGE: &str = "size(body.lines) > 3";
-const SIZE: &str = "large with ${size(body.lines)} lines";
-const CUSTOMER: &str = "${body.cust.name}";
-const ORDER: &str = "${headers[\"x-region\"]}-${body.order_id}";
 
 /// What one round on one thread says.
 #[derive(Debug, Clone, Copy)]
@@ -70,18 +50,12 @@ struct Round {
     allocations: f64,
 }
 
-/// Flows, with all that they run in.
-pub(crate) struct Mill {
-    memory: Arc<Memory>,
-    runtime: Runtime,
-}
-
 /// Runs the case `engine-plugin`.
 pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let message = plugin_call::message()?;
+    let message = message()?;
     let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
-    let plugin = tokio.block_on(plugin_call::bind(&host, "bench-set-header"))?;
+    let plugin = tokio.block_on(bind(&host, "bench-set-header"))?;
     let mill = tokio.block_on(Mill::start(WITH_PLUGIN, &message, host))?;
     let mut floor = || {
         timed(&tokio, setup, async || {
@@ -92,7 +66,7 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
             Ok(())
         })
     };
-    let mut ours = || timed(&tokio, setup, async || mill.pass().await);
+    let mut ours = || timed(&tokio, setup, async || mill.pass(BATCH).await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
     let compared = measured.compare(0, |round| round.per_second)?;
     report.costs.push(cost("engine-plugin", &measured)?);
@@ -106,21 +80,9 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
 /// Runs the case `engine-steps`.
 pub(crate) fn steps(setup: &Setup, report: &mut Report) -> Result<()> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let message = plugin_call::message()?;
-    let flow = format!(
-        "flow: bench
-source: {{ memory: {{}} }}
-steps:
-  - choice:
-      - when: {LARGE}
-        steps: [{{ set: {{ headers: {{ x-size: '{SIZE}' }} }} }}]
-      - otherwise: [{{ set: {{ headers: {{ x-size: small }} }} }}]
-  - set: {{ headers: {{ x-customer: '{CUSTOMER}', x-order: '{ORDER}' }} }}
-  - send: {{ memory: {{}} }}
-"
-    );
+    let message = message()?;
     let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
-    let mill = tokio.block_on(Mill::start(&flow, &message, host))?;
+    let mill = tokio.block_on(Mill::start(&with_steps(), &message, host))?;
     let by_hand = ByHand::new()?;
     let expected = by_hand.pass(&message.clone())?;
     let got = expected.headers().get("x-order");
@@ -134,9 +96,9 @@ steps:
             Ok(())
         })
     };
-    let mut ours = || timed(&tokio, setup, async || mill.pass().await);
+    let mut ours = || timed(&tokio, setup, async || mill.pass(BATCH).await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
-    ensure!(mill.memory.wrong_and_sent().1 > 0, "nothing came to the sink");
+    ensure!(mill.sent() > 0, "nothing came to the sink");
     let compared = measured.compare(0, |round| round.per_second)?;
     report.costs.push(cost("engine-steps", &measured)?);
     report.rows.push(
@@ -152,7 +114,7 @@ pub(crate) fn lanes(setup: &Setup, report: &mut Report) -> Result<()> {
         report.remarks.push("engine-lanes: not measured, there is one processor only".into());
         return Ok(());
     }
-    let message = plugin_call::message()?;
+    let message = message()?;
     let on = |threads: usize| -> Result<(Tokio, Mill)> {
         let tokio =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
@@ -165,7 +127,7 @@ pub(crate) fn lanes(setup: &Setup, report: &mut Report) -> Result<()> {
         tokio.block_on(async {
             let (began, mut messages) = (Instant::now(), 0);
             while began.elapsed() < setup.effort.calls {
-                mill.pass().await?;
+                mill.pass(BATCH).await?;
                 messages += BATCH;
             }
             Ok(messages as f64 / began.elapsed().as_secs_f64())
@@ -211,67 +173,6 @@ fn cost(case: &str, measured: &Rounds<Round>) -> Result<Cost> {
         floor: Some(resources(cpu.floor, allocations.floor)),
         ours: resources(cpu.ours, allocations.ours),
     })
-}
-
-fn failed(failure: Failure) -> anyhow::Error {
-    anyhow::anyhow!("the call failed: {failure}")
-}
-
-// === impl Mill ===
-
-impl Mill {
-    async fn start(flow: &str, message: &Message, plugins: Arc<WasmHost>) -> Result<Self> {
-        Self::start_all(&[flow.to_owned()], message, plugins).await
-    }
-
-    /// Starts flows, which all take from the same memory. Several are for a runtime of one thread.
-    ///
-    /// # Errors
-    /// When one of them does not run.
-    pub(crate) async fn start_all(
-        flows: &[String],
-        message: &Message,
-        plugins: Arc<WasmHost>,
-    ) -> Result<Self> {
-        let memory = Memory::new(message, flows.len());
-        let runtime = Runtime::new(RuntimeParts {
-            context: SetContext {
-                registry: Registry::new().with(Arc::new(MemoryAdapter(Arc::clone(&memory)))),
-                plugins: plugins as Arc<dyn PluginHost>,
-                environment: Arc::new(ProcessEnvironment::new(".")),
-                base_dir: ".".into(),
-                connections: Arc::default(),
-            },
-            observer: Arc::new(counted::Counted),
-            clock: Arc::new(SystemClock),
-            state_dir: ".".into(),
-        });
-        let file = |(index, text): (usize, &String)| FlowFile {
-            path: format!("bench-{index}.yaml").into(),
-            text: Ok(text.as_str().into()),
-        };
-        let applied = runtime.apply(flows.iter().enumerate().map(file).collect()).await;
-        if applied.iter().any(|one| one.result != ReloadResult::Applied) {
-            bail!("the flow does not run: {applied:?}");
-        }
-        Ok(Self { memory, runtime })
-    }
-
-    /// Sends a batch through, and wants it delivered.
-    async fn pass(&self) -> Result<()> {
-        self.pass_some(BATCH).await
-    }
-
-    /// Sends so many messages through, and wants them delivered.
-    ///
-    /// # Errors
-    /// When one of them was not.
-    pub(crate) async fn pass_some(&self, messages: u64) -> Result<()> {
-        self.memory.pass(messages).await;
-        let (wrong, _) = self.memory.wrong_and_sent();
-        ensure!(wrong == 0, "{wrong} messages were not delivered: {:?}", self.runtime.status());
-        Ok(())
-    }
 }
 
 /// What the flow of `steps` does, as one would write it for this flow alone.

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bench_rename::rename;
+use gristmill_mill::sample::{numbered_order, order};
 use tempfile::TempDir;
 
 use self::writes::{What, Writes};
@@ -25,7 +26,6 @@ use crate::{
     case::Setup,
     machine::{bound_to, places},
     report::{Cost, Goal, Report, Resources, Row, Unit},
-    sample::{numbered_order, order},
     stats::alternate,
     subject::Subject,
 };

@@ -9,11 +9,11 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bench_rename::rename;
+use gristmill_mill::sample::{numbered_order, order};
 
 use crate::{
     case::Setup,
     report::{Cost, Goal, Report, Resources, Row, Unit},
-    sample::{numbered_order, order},
     stats::alternate,
     subject::{Subject, gristmill},
 };

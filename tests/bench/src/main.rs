@@ -24,7 +24,6 @@ mod plugins;
 mod queue;
 mod reload;
 mod report;
-mod sample;
 mod start;
 mod stats;
 mod subject;

@@ -4,33 +4,23 @@
 
 use std::{
     hint::black_box,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use bench_rename::rename;
 use bench_set_header::{READS, SETS, queue_of};
-use gristmill_core::{
-    Failure, Headers, Message, Timestamp,
-    limits::{FlowLimits, PluginLimits},
-    plugin::{Grants, Plugin, PluginHost, PluginScope, PluginSettings, Transformed},
-};
+use gristmill_core::{Message, plugin::Transformed};
+use gristmill_mill::plugin::{REGION, bind, failed, message};
 use gristmill_wasm::{WasmHost, WasmHostConfig, bare::BareTransformer};
 use tokio::runtime::Runtime;
 
 use crate::{
     case::{Effort, Setup},
-    engine::Calls,
     machine::thread_cpu_time,
     report::{Goal, Report, Row, Unit},
-    sample,
     stats::alternate,
 };
-
-const BODY_BYTES: usize = 1024;
-
-const REGION: &str = "north";
 
 /// Calls between two looks at the clock, at most, so that looking costs nothing that shows.
 const BATCH: u32 = 64;
@@ -134,52 +124,4 @@ pub(crate) async fn timed(round: Duration, mut call: impl AsyncFnMut() -> Result
     }
     let used = thread_cpu_time().saturating_sub(before);
     Ok(used.as_secs_f64() * 1e9 / f64::from(calls.max(1)))
-}
-
-/// A message as one that came over HTTP is: several headers, of which a plugin wants at most one.
-pub(crate) fn message() -> Result<Message> {
-    let mut headers = Headers::new();
-    for (name, value) in [
-        ("accept", "*/*"),
-        ("content-type", "application/json"),
-        ("user-agent", "bench"),
-        ("x-request-id", "0192f1c5"),
-        (READS, REGION),
-        ("gristmill-method", "POST"),
-        ("gristmill-path", "/orders"),
-    ] {
-        headers.append(name, value)?;
-    }
-    let message = Message::new("0192f1c5-7f3a", Timestamp::from_millis(0), sample::order(BODY_BYTES));
-    Ok(message.with_headers(headers))
-}
-
-pub(crate) async fn bind(host: &WasmHost, file: &str) -> Result<Arc<dyn Plugin>> {
-    bind_within(host, file, PluginLimits::default(), FlowLimits::default()).await
-}
-
-pub(crate) async fn bind_within(
-    host: &WasmHost,
-    file: &str,
-    limits: PluginLimits,
-    flow_limits: FlowLimits,
-) -> Result<Arc<dyn Plugin>> {
-    let settings = PluginSettings {
-        secrets: Vec::new(),
-        config: serde_json::json!({}),
-        grants: Grants::default(),
-        limits,
-        flow_limits,
-        scope: PluginScope {
-            flow: "bench".into(),
-            version: "1".into(),
-            step: "steps[0]".into(),
-            observer: Arc::new(Calls::new()),
-        },
-    };
-    Ok(host.load(file).await?.bind(settings).await?)
-}
-
-pub(crate) fn failed(failure: Failure) -> anyhow::Error {
-    anyhow::anyhow!("the call failed: {failure}")
 }

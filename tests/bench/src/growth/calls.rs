@@ -9,16 +9,14 @@ use gristmill_core::{
     limits::{FlowLimits, PluginLimits},
     plugin::Transformed,
 };
+use gristmill_mill::{
+    plugin::{bind_within, failed},
+    sample,
+};
 use gristmill_wasm::{WasmHost, WasmHostConfig, bare::BareTransformer};
 
 use super::{add, line, median, moment, straight};
-use crate::{
-    case::Setup,
-    plot::Plot,
-    plugin_call::{bind_within, failed, timed},
-    report::Report,
-    sample,
-};
+use crate::{case::Setup, plot::Plot, plugin_call::timed, report::Report};
 
 /// Of the bodies, in bytes.
 const SIZES: [usize; 8] = [64, 256, 1 << 10, 8 << 10, 64 << 10, 512 << 10, 2 << 20, 8 << 20];

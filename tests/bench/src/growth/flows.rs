@@ -3,16 +3,16 @@
 use std::{fs, sync::Arc, time::Instant};
 
 use anyhow::Result;
+use gristmill_mill::{Mill, plugin::message};
 use gristmill_wasm::{WasmHost, WasmHostConfig};
 use tokio::runtime::Runtime as Tokio;
 
 use super::{add, line, median, moment, straight};
 use crate::{
     case::Setup,
-    engine::Mill,
     machine::{processors, thread_cpu_time},
     plot::Plot,
-    plugin_call, plugins as files,
+    plugins as files,
     report::Report,
 };
 
@@ -113,12 +113,12 @@ steps:
         );
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
-        let mill = tokio.block_on(Mill::start_all(&[flow], &plugin_call::message()?, host))?;
+        let mill = tokio.block_on(Mill::start_all(&[flow], &message()?, host))?;
         let round = || -> Result<f64> {
             tokio.block_on(async {
                 let (began, mut messages) = (Instant::now(), 0);
                 while began.elapsed() < moment(setup) {
-                    mill.pass_some(BATCH).await?;
+                    mill.pass(BATCH).await?;
                     messages += BATCH;
                 }
                 Ok(began.elapsed().as_secs_f64() * 1e9 / messages as f64)
@@ -151,14 +151,14 @@ fn nanoseconds(setup: &Setup, flows: &[String]) -> Result<f64> {
 fn nanoseconds_with(setup: &Setup, flows: &[String], config: WasmHostConfig) -> Result<f64> {
     let tokio: Tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let host = Arc::new(WasmHost::new(config)?);
-    let mill = tokio.block_on(Mill::start_all(flows, &plugin_call::message()?, host))?;
+    let mill = tokio.block_on(Mill::start_all(flows, &message()?, host))?;
     // Every flow has had something to do before it is measured.
-    tokio.block_on(mill.pass_some(BATCH.max(flows.len() as u64 * 4)))?;
+    tokio.block_on(mill.pass(BATCH.max(flows.len() as u64 * 4)))?;
     median(|| {
         tokio.block_on(async {
             let (began, before, mut messages) = (Instant::now(), thread_cpu_time(), 0);
             while began.elapsed() < moment(setup) {
-                mill.pass_some(BATCH).await?;
+                mill.pass(BATCH).await?;
                 messages += BATCH;
             }
             let used = thread_cpu_time().saturating_sub(before);

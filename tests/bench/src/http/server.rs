@@ -4,11 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use bench_rename::rename;
+use gristmill_mill::sample;
 
 use crate::{
     case::Setup,
     load::{self, Pace, Plan, Sample},
-    sample,
     stats::{Rounds, alternate},
     subject::{Subject, free_address},
 };

@@ -21,7 +21,7 @@ const PROTOTYPES: u64 = 256;
 
 /// The adapter `memory`, and what the bench does with it.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub struct Memory {
     /// The same but for their ids, which tell lanes apart. Given in turn.
     prototypes: Vec<Message>,
     /// How many messages the source may still give.
@@ -44,10 +44,11 @@ struct Spec(Arc<Memory>);
 
 /// The adapter, to be registered.
 #[derive(Debug)]
-pub(super) struct MemoryAdapter(pub(super) Arc<Memory>);
+pub struct MemoryAdapter(pub Arc<Memory>);
 
 impl Memory {
-    pub(super) fn new(prototype: &Message, flows: usize) -> Arc<Self> {
+    /// One whose source gives copies of this message, to so many flows.
+    pub fn new(prototype: &Message, flows: usize) -> Arc<Self> {
         let with_id = |n: u64| prototype.clone().with_id(format!("{}-{n}", prototype.id()).into());
         Arc::new(Self {
             prototypes: (0..PROTOTYPES).map(with_id).collect(),
@@ -62,7 +63,7 @@ impl Memory {
     }
 
     /// Sends this many messages through the flow, and waits until the last has settled.
-    pub(super) async fn pass(&self, messages: u64) {
+    pub async fn pass(&self, messages: u64) {
         self.unsettled.store(messages, Relaxed);
         self.left.store(messages, Relaxed);
         self.filled.notify_one();
@@ -70,7 +71,7 @@ impl Memory {
     }
 
     /// How many deliveries ended otherwise than as delivered, and how many messages the sink got.
-    pub(super) fn wrong_and_sent(&self) -> (u64, u64) {
+    pub fn wrong_and_sent(&self) -> (u64, u64) {
         (self.wrong.load(Relaxed), self.sent.load(Relaxed))
     }
 

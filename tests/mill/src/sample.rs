@@ -11,7 +11,7 @@ const SMALL: usize = 100;
 
 /// An order as a JSON object of exactly `bytes` bytes, which must be room enough for its head (64 are). It has as many
 /// lines as fit, and a note that fills the rest.
-pub(crate) fn order(bytes: usize) -> String {
+pub fn order(bytes: usize) -> String {
     let head = if bytes < SMALL {
         r#"{"order_id":4711,"cust":{"name":"Ada"},"lines":["#
     } else {
@@ -40,7 +40,7 @@ pub(crate) fn order(bytes: usize) -> String {
 }
 
 /// The same with a number of its own in the place of the order's, of six digits, which make it two bytes longer.
-pub(crate) fn numbered_order(template: &str, number: usize) -> String {
+pub fn numbered_order(template: &str, number: usize) -> String {
     template.replacen("4711", &format!("{:06}", FIRST_NUMBER + number % NUMBERS), 1)
 }
 

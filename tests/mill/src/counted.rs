@@ -12,7 +12,7 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 /// Counts.
 #[derive(Debug)]
-pub(crate) struct Counted;
+pub struct Counted;
 
 #[derive(Debug)]
 struct Flow {
@@ -24,14 +24,14 @@ struct Flow {
 
 /// One call of a plugin.
 #[derive(Debug)]
-pub(crate) struct Calls(Histogram);
+pub struct Calls(Histogram);
 
 fn histogram() -> Histogram {
     Histogram::new((0..12).map(|n| 1e-5 * 4_f64.powi(n)))
 }
 
-impl Calls {
-    pub(crate) fn new() -> Self {
+impl Default for Calls {
+    fn default() -> Self {
         Self(histogram())
     }
 }
@@ -49,7 +49,7 @@ impl Observer for Counted {
         Arc::new(Unobserved)
     }
     fn plugin(&self, _: &Arc<str>, _: &str, _: &str) -> Arc<dyn PluginObserver> {
-        Arc::new(Calls::new())
+        Arc::new(Calls::default())
     }
     fn reload(&self, _: &str, _: ReloadResult) {}
 }
