@@ -2,6 +2,10 @@
 //!
 //! [`Link::turn`] does everything that needs the network, and may be dropped at any await: nothing of it is lost. So its owner
 //! waits for it and for its own commands at once, and the broker hears pings whatever the owner is waiting for.
+//!
+//! A write costs more than all else that is done about a small packet. So packets are gathered: what one read brought is given
+//! before anything is written, and before a write the other tasks of the runtime have a turn, which hand over what they have. Only
+//! what is about messages waits for others: a subscription, a ping or a good-bye is not one of many.
 
 use std::{
     future::poll_fn,
@@ -36,6 +40,9 @@ use crate::{
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+
+/// With so much to write nothing more is gathered, in bytes.
+const WRITE_AT_BYTES: usize = 64 * 1024;
 
 /// With less room than this there is more made. Messages keep what they were read into, so that each having its own would be a
 /// waste.
@@ -128,6 +135,8 @@ pub(crate) struct Link {
     codec: Codec,
     read: BytesMut,
     unwritten: BytesMut,
+    /// What there is to write waits for no more: others had a turn, or it is urgent.
+    gave_way: bool,
     /// Something was written and is not flushed.
     unflushed: bool,
     keep_alive: Duration,
@@ -202,24 +211,7 @@ impl Dial {
         let io = dial(&broker.host, broker.port, tls)
             .await
             .map_err(|error| LinkError::not_reached(&place, &error, broker.tls.as_ref()))?;
-        let now = Instant::now();
-        let mut link = Link {
-            io,
-            codec: Codec::new(self.connection.version),
-            read: BytesMut::new(),
-            unwritten: BytesMut::new(),
-            unflushed: false,
-            keep_alive: self.connection.keep_alive,
-            sent_at: now,
-            received_at: now,
-            asked_at: None,
-            pings: 0,
-            pongs: 0,
-            alarm: Box::pin(sleep_until(now)),
-            place: Arc::clone(&place),
-            is_held: false,
-            _up: None,
-        };
+        let mut link = Link::new(io, self.connection.version, self.connection.keep_alive, Arc::clone(&place));
         link.send(self.connect())?;
         loop {
             let turn = link.turn().await.map_err(|error| error.before_welcome(broker.tls.as_ref()))?;
@@ -356,11 +348,39 @@ pub(crate) fn qos(number: u8) -> QoS {
 // === impl Link ===
 
 impl Link {
+    fn new(io: Box<dyn Transport>, version: Version, keep_alive: Duration, place: Arc<str>) -> Self {
+        let now = Instant::now();
+        Self {
+            io,
+            codec: Codec::new(version),
+            read: BytesMut::new(),
+            unwritten: BytesMut::new(),
+            gave_way: false,
+            unflushed: false,
+            keep_alive,
+            sent_at: now,
+            received_at: now,
+            asked_at: None,
+            pings: 0,
+            pongs: 0,
+            alarm: Box::pin(sleep_until(now)),
+            place,
+            is_held: false,
+            _up: None,
+        }
+    }
+
+    /// Whether more may be gathered before a write. Who has much to send waits until there is room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unwritten.len() < WRITE_AT_BYTES
+    }
+
     /// Puts a packet behind those that are to be written; [`Self::turn`] writes.
     ///
     /// # Errors
     /// The packet breaks a rule of the protocol. The link is as it was.
     pub(crate) fn send(&mut self, packet: Packet) -> Result<(), LinkError> {
+        self.gave_way |= !is_of_a_message(&packet);
         self.codec
             .encode(packet, &mut self.unwritten)
             .map_err(|error| LinkError::lost(format!("a packet cannot be written: {error}")))
@@ -417,6 +437,18 @@ impl Link {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, LinkError>> {
+        if self.has_room() {
+            if !self.is_held
+                && let Some(turn) = self.decode()?
+            {
+                return Poll::Ready(Ok(turn));
+            }
+            if self.unwritten.has_remaining() && !self.gave_way {
+                self.gave_way = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
         match self.poll_write(cx) {
             Ok(true) => return Poll::Ready(Ok(Turn::Flushed)),
             Ok(false) => {}
@@ -445,39 +477,44 @@ impl Link {
     /// Ready with what the broker sends.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Turn, LinkError>> {
         loop {
-            let read = self.codec.decode(&mut self.read);
-            match read
-                .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.place)))?
-            {
-                Some(Incoming::Packet(Packet::PingResp)) => {
-                    self.pongs += 1;
-                    return Poll::Ready(Ok(Turn::Pong(self.pongs)));
+            if let Some(turn) = self.decode()? {
+                return Poll::Ready(Ok(turn));
+            }
+            if self.read.capacity() - self.read.len() < MIN_ROOM_BYTES {
+                self.read.reserve(READ_BYTES);
+            }
+            match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)) {
+                Ok(0) => return Poll::Ready(Err(self.lost("it was closed"))),
+                Ok(_) => {
+                    self.received_at = Instant::now();
+                    self.asked_at = None;
                 }
-                Some(Incoming::Packet(packet)) => return Poll::Ready(Ok(Turn::Packet(packet))),
-                Some(Incoming::Refused { packet, reason }) => {
-                    return Poll::Ready(Ok(Turn::Refused { packet, reason }));
-                }
-                Some(Incoming::Ended(reason)) => {
-                    let rival = if reason == Reason::SESSION_TAKEN_OVER { RIVAL } else { "" };
-                    let colon = if rival.is_empty() { "" } else { ": " };
-                    let text = format!("{} ended the connection: {reason}{colon}{rival}", self.place);
-                    return Poll::Ready(Err(LinkError { reason: Some(reason), ..LinkError::lost(text) }));
-                }
-                None => {
-                    if self.read.capacity() - self.read.len() < MIN_ROOM_BYTES {
-                        self.read.reserve(READ_BYTES);
-                    }
-                    match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)) {
-                        Ok(0) => return Poll::Ready(Err(self.lost("it was closed"))),
-                        Ok(_) => {
-                            self.received_at = Instant::now();
-                            self.asked_at = None;
-                        }
-                        Err(error) => return Poll::Ready(Err(self.lost(error))),
-                    }
-                }
+                Err(error) => return Poll::Ready(Err(self.lost(error))),
             }
         }
+    }
+
+    /// The next of what was read.
+    fn decode(&mut self) -> Result<Option<Turn>, LinkError> {
+        let decoded = self
+            .codec
+            .decode(&mut self.read)
+            .map_err(|error| LinkError::lost(format!("{} sent what is not MQTT: {error}", self.place)))?;
+        Ok(Some(match decoded {
+            None => return Ok(None),
+            Some(Incoming::Packet(Packet::PingResp)) => {
+                self.pongs += 1;
+                Turn::Pong(self.pongs)
+            }
+            Some(Incoming::Packet(packet)) => Turn::Packet(packet),
+            Some(Incoming::Refused { packet, reason }) => Turn::Refused { packet, reason },
+            Some(Incoming::Ended(reason)) => {
+                let rival = if reason == Reason::SESSION_TAKEN_OVER { RIVAL } else { "" };
+                let colon = if rival.is_empty() { "" } else { ": " };
+                let text = format!("{} ended the connection: {reason}{colon}{rival}", self.place);
+                return Err(LinkError { reason: Some(reason), ..LinkError::lost(text) });
+            }
+        }))
     }
 
     /// True when all that was to be written has just been.
@@ -494,6 +531,7 @@ impl Link {
                 Poll::Pending => return Ok(false),
             }
         }
+        self.gave_way = false;
         if !self.unflushed {
             return Ok(false);
         }
@@ -534,6 +572,12 @@ impl Link {
     fn lost(&self, why: impl std::fmt::Display) -> LinkError {
         LinkError::lost(format!("{} is lost: {why}", self.place))
     }
+}
+
+/// Whether it is one of the packets of which there are some for each message.
+fn is_of_a_message(packet: &Packet) -> bool {
+    use Packet::{PubAck, PubComp, PubRec, PubRel, Publish};
+    matches!(packet, Publish(_) | PubAck(_) | PubRec(_) | PubRel(_) | PubComp(_))
 }
 
 /// The connection of this name and its broker, for the beginning of a text.
@@ -623,5 +667,182 @@ impl LinkError {
             ));
         }
         self
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testkit {
+    //! A broker of a script, that counts how often it is written to.
+
+    use std::{collections::VecDeque, sync::Mutex};
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// What is read next, and what was written.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Wire(Arc<Mutex<Ends>>);
+
+    #[derive(Debug, Default)]
+    struct Ends {
+        to_read: VecDeque<BytesMut>,
+        written: Vec<BytesMut>,
+        /// It takes nothing.
+        is_full: bool,
+    }
+
+    impl Wire {
+        /// A link of version 5 whose other end is this.
+        pub(crate) fn link(&self) -> Link {
+            Link::new(Box::new(self.clone()), Version::V5, Duration::from_secs(60), "the wire".into())
+        }
+
+        /// One read brings these packets.
+        pub(crate) fn brings(&self, packets: impl IntoIterator<Item = Packet>) {
+            let mut bytes = BytesMut::new();
+            for packet in packets {
+                Codec::new(Version::V5).encode(packet, &mut bytes).unwrap();
+            }
+            self.0.lock().unwrap().to_read.push_back(bytes);
+        }
+
+        pub(crate) fn fill(&self, is_full: bool) {
+            self.0.lock().unwrap().is_full = is_full;
+        }
+
+        /// The packets of each write so far, which are forgotten.
+        pub(crate) fn writes(&self) -> Vec<Vec<Packet>> {
+            let written = std::mem::take(&mut self.0.lock().unwrap().written);
+            written.into_iter().map(packets).collect()
+        }
+    }
+
+    fn packets(mut bytes: BytesMut) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        while !bytes.is_empty() {
+            packets.push(Packet::read(&mut bytes, None).unwrap());
+        }
+        packets
+    }
+
+    impl AsyncRead for Wire {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.0.lock().unwrap().to_read.pop_front() {
+                Some(bytes) => {
+                    into.put_slice(&bytes);
+                    Poll::Ready(Ok(()))
+                }
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    impl AsyncWrite for Wire {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let mut ends = self.0.lock().unwrap();
+            if ends.is_full {
+                return Poll::Pending;
+            }
+            ends.written.push(bytes.into());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc_v5::mqttbytes::v5::{PubAck, Publish};
+
+    use super::{testkit::Wire, *};
+
+    fn publish(packet: u16, bytes: usize) -> Packet {
+        let mut publish = Publish::new("t", QoS::AtLeastOnce, vec![b'x'; bytes], None);
+        publish.pkid = packet;
+        Packet::Publish(publish)
+    }
+
+    fn acknowledgement(packet: u16) -> Packet {
+        Packet::PubAck(PubAck::new(packet, None))
+    }
+
+    #[tokio::test]
+    async fn the_answers_to_what_one_read_brought_are_one_write() {
+        let (wire, all) = (Wire::default(), 1..=17);
+        let mut link = wire.link();
+        wire.brings(all.clone().map(|packet| publish(packet, 100)));
+        for expected in all.clone() {
+            let Turn::Packet(Packet::Publish(publish)) = link.turn().await.unwrap() else { panic!() };
+            assert_eq!(publish.pkid, expected);
+            link.send(acknowledgement(expected)).unwrap();
+            assert_eq!(wire.writes(), [[]; 0], "there is more to answer");
+        }
+        assert!(matches!(link.turn().await, Ok(Turn::Flushed)));
+        assert_eq!(wire.writes(), [all.map(acknowledgement).collect::<Vec<_>>()]);
+    }
+
+    #[tokio::test]
+    async fn what_others_have_to_send_goes_out_with_what_there_is() {
+        let wire = Wire::default();
+        let mut link = wire.link();
+        let (more, mut handed_over) = tokio::sync::mpsc::unbounded_channel();
+        link.send(acknowledgement(1)).unwrap();
+        // It is as ready to run as this one, and behind it.
+        tokio::spawn(async move { more.send(acknowledgement(2)) });
+        loop {
+            tokio::select! {
+                biased;
+                Some(packet) = handed_over.recv() => link.send(packet).unwrap(),
+                turn = link.turn() => {
+                    assert!(matches!(turn, Ok(Turn::Flushed)));
+                    break;
+                }
+            }
+        }
+        assert_eq!(wire.writes(), [[acknowledgement(1), acknowledgement(2)]]);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_gathered_than_there_is_room_for() {
+        let wire = Wire::default();
+        let mut link = wire.link();
+        wire.brings((1..=2).map(acknowledgement));
+        assert!(matches!(link.turn().await, Ok(Turn::Packet(_))));
+        link.send(publish(1, WRITE_AT_BYTES)).unwrap();
+        assert!(!link.has_room());
+        assert!(
+            matches!(link.turn().await, Ok(Turn::Flushed)),
+            "it is written before what was read is given"
+        );
+        assert!(link.has_room());
+        assert!(matches!(link.turn().await, Ok(Turn::Packet(_))));
+        assert_eq!(wire.writes().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_still_read_from() {
+        let wire = Wire::default();
+        let mut link = wire.link();
+        wire.fill(true);
+        for bytes in [10, WRITE_AT_BYTES] {
+            link.send(publish(1, bytes)).unwrap();
+            wire.brings([acknowledgement(1)]);
+            assert!(matches!(link.turn().await, Ok(Turn::Packet(Packet::PubAck(_)))));
+        }
+        wire.fill(false);
+        assert!(matches!(link.turn().await, Ok(Turn::Flushed)));
+        assert_eq!(wire.writes().concat().len(), 2);
     }
 }

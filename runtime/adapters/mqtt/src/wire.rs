@@ -53,14 +53,23 @@ impl Codec {
     /// # Errors
     /// It breaks a rule of the protocol. `to` is as it was.
     pub(crate) fn encode(self, packet: Packet, to: &mut BytesMut) -> Result<(), WireError> {
-        // The library's CONNECT finds its flags by their place in the whole buffer, and a packet that cannot be written leaves
-        // its beginning behind.
-        let mut buffer = BytesMut::new();
+        if matches!(packet, Packet::Connect(..)) {
+            // The library's CONNECT finds its flags by their place in the whole buffer.
+            let mut alone = BytesMut::new();
+            self.write(packet, &mut alone)?;
+            to.extend_from_slice(&alone);
+            return Ok(());
+        }
+        let before = to.len();
+        // A packet that cannot be written leaves its beginning behind.
+        self.write(packet, to).inspect_err(|_| to.truncate(before))
+    }
+
+    fn write(self, packet: Packet, to: &mut BytesMut) -> Result<(), WireError> {
         match self.version {
-            Version::V5 => packet.write(&mut buffer, None).map_err(in_words)?,
-            Version::V311 => downgraded(packet)?.write(&mut buffer, MAX_PACKET_BYTES).map_err(in_words)?,
+            Version::V5 => packet.write(to, None).map_err(in_words)?,
+            Version::V311 => downgraded(packet)?.write(to, MAX_PACKET_BYTES).map_err(in_words)?,
         };
-        to.extend_from_slice(&buffer);
         Ok(())
     }
 }
@@ -291,6 +300,24 @@ mod tests {
             let wild = Packet::Publish(v5::Publish::new("a/+", QoS::AtMostOnce, "body", None));
             assert!(codec.encode(wild, &mut bytes).is_err());
             assert_eq!(&bytes[..], b"before");
+        }
+    }
+
+    #[test]
+    fn a_packet_is_the_same_whatever_waits_before_it() {
+        let connect = || {
+            let connect =
+                v5::Connect { keep_alive: 30, client_id: "c".into(), clean_start: true, properties: None };
+            Packet::Connect(connect, None, v5::ConnectAuth::Username { username: "u".into() })
+        };
+        for version in [Version::V5, Version::V311] {
+            for packet in [&connect as &dyn Fn() -> Packet, &publish] {
+                let (codec, mut alone, mut behind) = (Codec::new(version), BytesMut::new(), BytesMut::new());
+                codec.encode(packet(), &mut alone).unwrap();
+                behind.extend_from_slice(b"before");
+                codec.encode(packet(), &mut behind).unwrap();
+                assert_eq!(behind.split_off(b"before".len()), alone);
+            }
         }
     }
 }

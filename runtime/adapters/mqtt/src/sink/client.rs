@@ -347,7 +347,12 @@ impl Task {
             Version::V311 => WINDOW_OF_3_1_1,
         };
         loop {
-            while self.has_room(window, of_qos_2)
+            // All that wait, so that they go out together.
+            while let Ok(order) = self.orders.try_recv() {
+                self.queue.push_back(order);
+            }
+            while link.has_room()
+                && self.has_room(window, of_qos_2)
                 && let Some(order) = self.queue.pop_front()
             {
                 self.write(order, link, welcome)?;

@@ -495,6 +495,12 @@ impl Session {
         self.reconcile(link).await?;
         let mut was_held = false;
         loop {
+            // All that has settled by now, so that it is acknowledged in one go.
+            while let Ok(command) = self.commands.try_recv() {
+                if self.obey(Some(command)) && !self.takes_up(link).await? {
+                    return Ok(());
+                }
+            }
             while let Some(packet) = self.ledger.acknowledge() {
                 link.send(packet)?;
                 self.stir();
@@ -532,11 +538,8 @@ impl Session {
                     Turn::Flushed | Turn::Refused { .. } => {}
                 },
                 command = self.commands.recv() => {
-                    if self.obey(command) {
-                        if !self.serves() {
-                            return Ok(());
-                        }
-                        self.reconcile(link).await?;
+                    if self.obey(command) && !self.takes_up(link).await? {
+                        return Ok(());
                     }
                 }
                 () = at(retry_at) => self.retry(),
@@ -560,6 +563,15 @@ impl Session {
                 ))),
             }
         }
+    }
+
+    /// Does as the settings say that have changed. False when that wants another connection.
+    async fn takes_up(&mut self, link: &mut Link) -> Result<bool, LinkError> {
+        if self.serves() {
+            self.reconcile(link).await?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Does what it is told. Whether the settings have changed.
