@@ -124,6 +124,11 @@ impl Link {
         self.shared.blocked.borrow().clone()
     }
 
+    /// Whether the broker does not read from it for now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.shared.blocked.borrow().is_some()
+    }
+
     /// Waits until the broker reads from it again.
     pub(crate) async fn unblocked(&self) {
         let mut blocked = self.shared.blocked.subscribe();

@@ -46,7 +46,7 @@ struct AmqpSink {
     checked: Arc<Checked>,
     broker: Arc<Broker>,
     /// Without a limit by its type: what is in it is a send that is under way, of which the flows have a limit.
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<Box<Job>>,
     body_bytes: usize,
 }
 
@@ -129,7 +129,7 @@ impl AmqpSink {
         }
         let (done, ended) = oneshot::channel();
         let body = outgoing.message.body().clone();
-        let job = Job { routing_key, properties, body, done };
+        let job = Box::new(Job { routing_key, properties, body, done });
         let gone = || Failure::new(ErrorClass::Internal, "the publisher of the sink has ended");
         self.jobs.send(job).map_err(|_| gone())?;
         match timeout(self.checked.timeout, ended).await {

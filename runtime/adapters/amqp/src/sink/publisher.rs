@@ -9,7 +9,14 @@
 //! - *call*: many at once on the channel that consumes the replies. A returned question is known by its correlation id, and one
 //!   that is not would end as a timeout: none can pass for answered.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use gristmill_core::{ErrorClass, Failure};
@@ -21,7 +28,7 @@ use lapin::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -60,10 +67,15 @@ pub(crate) struct Publisher {
     checked: Arc<Checked>,
     broker: Arc<Broker>,
     is_call: bool,
-    jobs: mpsc::UnboundedReceiver<Job>,
+    jobs: mpsc::UnboundedReceiver<Box<Job>>,
     lines: Vec<Line>,
-    unconfirmed: FuturesUnordered<Pin<Box<dyn Future<Output = Confirmed> + Send>>>,
-    calls: HashMap<String, Job>,
+    unconfirmed: FuturesUnordered<Unconfirmed>,
+    /// The connection that was published on last, and how many there were.
+    session: Option<Arc<Session>>,
+    sessions: u64,
+    /// Each gives the number of its connection, when nothing more will be heard of what was published there.
+    ends: FuturesUnordered<Pin<Box<dyn Future<Output = u64> + Send>>>,
+    calls: HashMap<String, Box<Job>>,
     next_call: u64,
     salt: u64,
     /// How many messages are published one by one, to find the one for which the broker closes the channel.
@@ -77,25 +89,46 @@ struct Line {
     replies: Option<Consumer>,
     unconfirmed: usize,
     number: u64,
+    /// The number of its connection.
+    on: u64,
 }
 
-/// How a publish ended.
-struct Confirmed {
+/// A publish that is under way.
+struct Unconfirmed {
+    publish: Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>,
+    what: Option<Published>,
+}
+
+/// A message that was published.
+struct Published {
     line: u64,
+    /// The number of its connection.
+    on: u64,
     /// `None` for a call that has been told already or waits for its reply.
-    job: Option<Job>,
+    job: Option<Box<Job>>,
     /// Of a call.
     correlation_id: Option<String>,
     /// Nothing else was under way on its channel.
     alone: bool,
-    result: Result<Confirmation, Trouble>,
+}
+
+/// What the broker says to a publish.
+enum Answer {
+    Ack,
+    Nack,
+    /// No queue takes it. With a call it may be of another one: see the top.
+    Returned(Box<BasicReturnMessage>),
+    /// The channel does not confirm.
+    None,
 }
 
 /// What the publisher wakes up for.
 enum Wake {
     Job(Option<Box<Job>>),
-    Confirmed(Box<Confirmed>),
+    Confirmed(Published, Result<Answer, Trouble>),
     Reply(Option<Result<Box<lapin::message::Delivery>, lapin::Error>>),
+    /// Nothing more will be heard of what was published on the connection of this number.
+    Ended(u64),
     Unblocked,
 }
 
@@ -106,7 +139,7 @@ impl Publisher {
         checked: Arc<Checked>,
         broker: Arc<Broker>,
         is_call: bool,
-        jobs: mpsc::UnboundedReceiver<Job>,
+        jobs: mpsc::UnboundedReceiver<Box<Job>>,
     ) -> Self {
         Self {
             checked,
@@ -115,6 +148,9 @@ impl Publisher {
             jobs,
             lines: Vec::new(),
             unconfirmed: FuturesUnordered::new(),
+            session: None,
+            sessions: 0,
+            ends: FuturesUnordered::new(),
             calls: HashMap::new(),
             next_call: 0,
             salt: rand::random(),
@@ -127,21 +163,26 @@ impl Publisher {
         loop {
             match self.wake().await {
                 Wake::Job(Some(job)) if job.done.is_closed() => {}
-                Wake::Job(Some(job)) => self.publish(*job).await,
+                Wake::Job(Some(job)) => self.publish(job).await,
                 Wake::Job(None) => break,
-                Wake::Confirmed(confirmed) => self.confirmed(*confirmed),
+                Wake::Confirmed(published, result) => self.confirmed(published, result),
                 Wake::Reply(Some(Ok(delivery))) => self.replied(*delivery),
                 Wake::Reply(Some(Err(_)) | None) => self.replies_ended(),
+                Wake::Ended(session) => self.session_ended(session),
                 Wake::Unblocked => {}
             }
         }
-        while let Some(confirmed) = self.unconfirmed.next().await {
-            self.confirmed(confirmed);
+        while !self.unconfirmed.is_empty() {
+            tokio::select! {
+                biased;
+                Some((published, result)) = self.unconfirmed.next() => self.confirmed(published, result),
+                Some(session) = self.ends.next(), if !self.ends.is_empty() => self.session_ended(session),
+            }
         }
     }
 
     async fn wake(&mut self) -> Wake {
-        let is_blocked = self.broker.publishing.blocked().is_some();
+        let is_blocked = self.broker.publishing.is_blocked();
         // What is not handed over yet can still be given up without a trace.
         let may_publish = self.has_room() && !is_blocked;
         let replies = self.lines.first_mut().and_then(|line| line.replies.as_mut());
@@ -153,9 +194,10 @@ impl Publisher {
         };
         tokio::select! {
             biased;
-            Some(confirmed) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Wake::Confirmed(Box::new(confirmed)),
+            Some((published, result)) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Wake::Confirmed(published, result),
             reply = reply => Wake::Reply(reply),
-            job = self.jobs.recv(), if may_publish => Wake::Job(job.map(Box::new)),
+            Some(session) = self.ends.next(), if !self.ends.is_empty() => Wake::Ended(session),
+            job = self.jobs.recv(), if may_publish => Wake::Job(job),
             () = self.broker.publishing.unblocked(), if is_blocked => Wake::Unblocked,
         }
     }
@@ -175,7 +217,7 @@ impl Publisher {
         self.unconfirmed.len() < self.checked.max_unconfirmed
     }
 
-    async fn publish(&mut self, mut job: Job) {
+    async fn publish(&mut self, mut job: Box<Job>) {
         let line = match self.line().await {
             Ok(line) => line,
             Err(trouble) => {
@@ -193,7 +235,7 @@ impl Publisher {
             let text = format!("{}: the headers are larger than the broker's frames", place(&self.checked));
             return job.end(Err(Failure::new(ErrorClass::SinkRejected, text)));
         }
-        let mut properties = job.properties.clone();
+        let mut properties = std::mem::take(&mut job.properties);
         let mut correlation_id = None;
         if self.is_call {
             let id = format!("{:016x}-{}", self.salt, self.next_call);
@@ -205,27 +247,14 @@ impl Publisher {
         let alone = self.careful > 0 || (self.checked.mandatory && !self.is_call);
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let (channel, exchange) = (line.channel.clone(), self.checked.exchange.clone());
-        let (routing_key, body) = (job.routing_key.clone(), std::mem::take(&mut job.body));
+        let (routing_key, body) = (std::mem::take(&mut job.routing_key), std::mem::take(&mut job.body));
         line.unconfirmed += 1;
-        let number = line.number;
-        let session = Arc::clone(&line.session);
+        let (number, on) = (line.number, line.on);
         // Polled once below, which hands it to the library: that is its place in the order.
-        let mut publish = Box::pin(async move {
-            let confirmed = async {
-                channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
-            };
-            let lost = async {
-                session.ended().await;
-                tokio::time::sleep(ANSWER_WITHIN).await;
-            };
-            tokio::select! {
-                biased;
-                confirmed = confirmed => confirmed.map_err(|error| Trouble::from_error("publishing", &error)),
-                // No room in the window is lost with a connection, whatever the library makes of its end.
-                () = lost => Err(Trouble::new("publishing: the connection broke off")),
-            }
+        let mut publish: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+            channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
         });
-        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(publish.as_mut().poll(cx))).await;
+        let first = std::future::poll_fn(|cx| Poll::Ready(publish.as_mut().poll(cx))).await;
         let job = match &correlation_id {
             Some(id) => {
                 self.calls.insert(id.clone(), job);
@@ -233,12 +262,10 @@ impl Publisher {
             }
             None => Some(job),
         };
-        let confirmed = move |result| Confirmed { line: number, job, correlation_id, alone, result };
+        let published = Published { line: number, on, job, correlation_id, alone };
         match first {
-            std::task::Poll::Ready(result) => self.confirmed(confirmed(result)),
-            std::task::Poll::Pending => {
-                self.unconfirmed.push(Box::pin(async move { confirmed(publish.await) }));
-            }
+            Poll::Ready(result) => self.confirmed(published, answer(result)),
+            Poll::Pending => self.unconfirmed.push(Unconfirmed { publish, what: Some(published) }),
         }
     }
 
@@ -250,7 +277,8 @@ impl Publisher {
             return Ok(free);
         }
         let session = self.broker.publishing.session(Instant::now() + CONNECT_WITHIN).await?;
-        let open = Line::open(session, &self.checked, self.is_call, self.salt ^ self.next_call);
+        let on = self.number_of(&session);
+        let open = Line::open(session, on, &self.checked, self.is_call, self.salt ^ self.next_call);
         let line = timeout_at(Instant::now() + OPEN_WITHIN, open)
             .await
             .map_err(|_elapsed| Trouble::new("opening an AMQP channel: the broker does not answer"))??;
@@ -259,32 +287,56 @@ impl Publisher {
         Ok(self.lines.len() - 1)
     }
 
-    fn confirmed(&mut self, confirmed: Confirmed) {
-        let Confirmed { line, job, correlation_id, alone, result } = confirmed;
+    /// The number of a connection, whose end is waited for from now on.
+    fn number_of(&mut self, session: &Arc<Session>) -> u64 {
+        if !self.session.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
+            self.session = Some(Arc::clone(session));
+            self.sessions += 1;
+            let (number, session) = (self.sessions, Arc::clone(session));
+            self.ends.push(Box::pin(async move {
+                session.ended().await;
+                sleep(ANSWER_WITHIN).await;
+                number
+            }));
+        }
+        self.sessions
+    }
+
+    /// No room in the window is lost with a connection, whatever the library makes of its end.
+    fn session_ended(&mut self, number: u64) {
+        if self.sessions == number {
+            self.session = None;
+        }
+        for mut it in std::mem::take(&mut self.unconfirmed) {
+            match it.what.take_if(|published| published.on == number) {
+                Some(lost) => self.confirmed(lost, Err(Trouble::new("publishing: the connection broke off"))),
+                None => self.unconfirmed.push(it),
+            }
+        }
+    }
+
+    fn confirmed(&mut self, published: Published, result: Result<Answer, Trouble>) {
+        let Published { line, on: _, job, correlation_id, alone } = published;
         if let Some(line) = self.lines.iter_mut().find(|it| it.number == line) {
             line.unconfirmed -= 1;
         }
         self.careful = self.careful.saturating_sub(1);
         let result = match result {
-            Ok(Confirmation::Ack(None)) => Ok(()),
+            Ok(Answer::Ack) => Ok(()),
             // Of a call it may be another's: known by its correlation id.
-            Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) if self.is_call => {
+            Ok(Answer::Returned(returned)) if self.is_call => {
                 self.returned_call(&returned);
                 Ok(())
             }
-            Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
-                Err(returned_failure(&self.checked, &returned))
-            }
-            Ok(Confirmation::Nack(None)) => Err(Failure::new(
+            Ok(Answer::Returned(returned)) => Err(returned_failure(&self.checked, &returned)),
+            Ok(Answer::Nack) => Err(Failure::new(
                 ErrorClass::SinkUnavailable,
                 format!(
                     "{}: the broker refused the message; a queue is full, or cannot write",
                     place(&self.checked)
                 ),
             )),
-            Ok(Confirmation::NotRequested) => {
-                Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm"))
-            }
+            Ok(Answer::None) => Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm")),
             Err(trouble) => Err(self.lost(&trouble, alone)),
         };
         match (job, correlation_id) {
@@ -344,11 +396,39 @@ impl Publisher {
     }
 }
 
+// === impl Unconfirmed ===
+
+impl Future for Unconfirmed {
+    type Output = (Published, Result<Answer, Trouble>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.publish.as_mut().poll(cx));
+        match self.what.take() {
+            Some(published) => Poll::Ready((published, answer(result))),
+            // It is not polled again once it has ended.
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn answer(result: lapin::Result<Confirmation>) -> Result<Answer, Trouble> {
+    match result {
+        Ok(Confirmation::Ack(None)) => Ok(Answer::Ack),
+        Ok(Confirmation::Nack(None)) => Ok(Answer::Nack),
+        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+            Ok(Answer::Returned(Box::new(returned)))
+        }
+        Ok(Confirmation::NotRequested) => Ok(Answer::None),
+        Err(error) => Err(Trouble::from_error("publishing", &error)),
+    }
+}
+
 // === impl Line ===
 
 impl Line {
     async fn open(
         session: Arc<Session>,
+        on: u64,
         checked: &Checked,
         is_call: bool,
         number: u64,
@@ -372,7 +452,7 @@ impl Line {
         } else {
             None
         };
-        Ok(Self { session, channel, replies, unconfirmed: 0, number })
+        Ok(Self { session, channel, replies, unconfirmed: 0, number, on })
     }
 
     fn is_good(&self) -> bool {

@@ -6,18 +6,23 @@ use futures_util::StreamExt as _;
 use lapin::{
     Channel, Consumer as LapinConsumer, ExchangeKind,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-        BasicRejectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, ExchangeDeclareOptions,
+        QueueBindOptions, QueueDeclareOptions,
     },
     types::FieldTable,
 };
-use tokio::time::{Instant, timeout, timeout_at};
-
-use super::{settings::Settings, spec::Binding};
-use crate::{
-    connection::{Broker, Session},
-    trouble::Trouble,
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{
+    settings::Settings,
+    settling::{self, End, Ended},
+    spec::Binding,
+};
+use crate::{connection::Session, trouble::Trouble};
 
 /// How long the broker may take to cancel a consumer.
 const CANCEL_WITHIN: Duration = Duration::from_secs(10);
@@ -39,11 +44,12 @@ pub(crate) struct Consumer {
 }
 
 /// A channel, kept as long as there is something to acknowledge on it: this is the generation by which an acknowledgement
-/// that comes too late is known. The connection is kept as well.
+/// that comes too late is known. The connection is kept as well, by the task that tells the broker.
 #[derive(Debug)]
 pub(crate) struct Lease {
     channel: Channel,
-    _broker: Arc<Broker>,
+    /// Without a limit by its type: the prefetch is one.
+    ended: mpsc::UnboundedSender<Ended>,
 }
 
 /// A message as the broker gave it, with the channel on which it is acknowledged.
@@ -80,7 +86,10 @@ impl Opened {
         let channel = timeout_at(deadline, open).await.map_err(|_elapsed| {
             Trouble::new(format!("queue `{}`: the broker does not answer", settings.queue.name))
         })??;
-        let lease = Arc::new(Lease { channel, _broker: Arc::clone(&settings.broker) });
+        let (ended, ends) = mpsc::unbounded_channel();
+        let broker = Arc::clone(&settings.broker);
+        tokio::spawn(settling::tell(channel.clone(), Arc::clone(&session), broker, ends));
+        let lease = Arc::new(Lease { channel, ended });
         Ok(Self { session, lease })
     }
 
@@ -230,26 +239,18 @@ impl Lease {
     pub(crate) fn is_good(&self) -> bool {
         self.channel.status().connected()
     }
+
+    /// A message of this channel has ended: the broker is told, if it can be. From whichever thread; `telling` is kept until
+    /// then.
+    pub(super) fn end(&self, tag: u64, end: End, telling: TaskTrackerToken) {
+        // When the task is gone so is the connection, and the broker offers the message again.
+        let _gone = self.ended.send(Ended { tag, end, _telling: telling });
+    }
 }
 
 // === impl Received ===
 
 impl Received {
-    /// Done: the broker may forget the message.
-    pub(crate) async fn acknowledge(&self) {
-        if self.lease.is_good() {
-            // If it fails the channel is gone, and the broker offers the message again.
-            let _gone = self.delivery.acker.ack(BasicAckOptions::default()).await;
-        }
-    }
-
-    /// Never again: the broker dead-letters or drops the message.
-    pub(crate) async fn reject(&self) {
-        if self.lease.is_good() {
-            let _gone = self.delivery.acker.reject(BasicRejectOptions { requeue: false }).await;
-        }
-    }
-
     /// Not done: the broker puts the message back where it was, if it can.
     pub(crate) async fn requeue(&self) {
         if self.lease.is_good() {

@@ -5,12 +5,14 @@
 //! | [`spec`] | checked configuration |
 //! | [`settings`] | what a version wants |
 //! | [`consumer`] | an AMQP channel that is consumed on |
+//! | [`settling`] | what the broker is told about the messages of a channel |
 //!
 //! The source has one consumer at a time, made anew on whatever ends it. Every message is acknowledged on the AMQP channel that
 //! brought it, or not at all: when that one is gone the broker has the message again.
 
 mod consumer;
 mod settings;
+mod settling;
 mod spec;
 
 use std::{
@@ -32,11 +34,12 @@ use gristmill_core::{
     source::{PreparedSource, Source, SourceError, TakeOverError},
 };
 use tokio::{runtime::Handle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     consumer::{Consumer, Lease, Next, Opened, Received},
     settings::Settings,
+    settling::End,
 };
 use crate::{header_map::headers_of, trouble::Trouble};
 
@@ -67,11 +70,19 @@ pub(crate) struct AmqpSource {
     settings: Arc<Settings>,
     state: State,
     /// What the broker has sent and `next` has not given yet.
-    waiting: VecDeque<Received>,
-    /// Cancelled once the source is closed: released messages do not wait any more.
-    closed: CancellationToken,
+    waiting: VecDeque<Box<Received>>,
+    endings: Arc<Endings>,
     /// Makes ids of this process unlike those of another.
     salt: u64,
+}
+
+/// What it takes to end messages, for all of a source.
+struct Endings {
+    runtime: Handle,
+    /// The process waits for these.
+    tasks: TaskTracker,
+    /// Cancelled once the source is closed: released messages do not wait any more.
+    closed: CancellationToken,
 }
 
 enum State {
@@ -132,13 +143,12 @@ impl PreparedSource for PreparedAmqpSource {
 
 impl AmqpSource {
     fn new(settings: Arc<Settings>, state: State) -> Self {
-        Self {
-            settings,
-            state,
-            waiting: VecDeque::new(),
+        let endings = Endings {
+            runtime: Handle::current(),
+            tasks: settings.brokers.settling().clone(),
             closed: CancellationToken::new(),
-            salt: rand::random(),
-        }
+        };
+        Self { settings, state, waiting: VecDeque::new(), endings: Arc::new(endings), salt: rand::random() }
     }
 
     /// Consumes by other settings from now on. What was sent ahead comes first, on its old channel; on failure the old
@@ -165,7 +175,7 @@ impl AmqpSource {
 
     async fn stop_consuming(&mut self) {
         if let State::Consuming(consumer) = std::mem::replace(&mut self.state, State::Idle) {
-            self.waiting.extend(consumer.cancel().await);
+            self.waiting.extend(consumer.cancel().await.into_iter().map(Box::new));
         }
     }
 
@@ -219,7 +229,8 @@ impl AmqpSource {
                         "{text}; it is rejected"
                     );
                     self.settings.context.observer.refused("too_large");
-                    self.settle(received, Settlement::Rejected);
+                    let tag = received.delivery.delivery_tag;
+                    self.endings.end(&received.lease, tag, End::Rejected);
                 }
                 Some(text) => {
                     self.waiting.push_front(received);
@@ -282,39 +293,39 @@ impl AmqpSource {
         })
     }
 
-    fn delivery(&self, mut message: Message, mut received: Received) -> Delivery {
-        message.set_body(std::mem::take(&mut received.delivery.data));
-        let redelivered = received.delivery.redelivered;
-        let settle = self.settler();
-        let acknowledgement =
-            Acknowledgement::new(move |outcome: Outcome| settle(received, outcome.settlement));
+    fn delivery(&self, mut message: Message, received: Box<Received>) -> Delivery {
+        let Received { delivery, lease } = *received;
+        message.set_body(delivery.data);
+        let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
+        let (endings, delay) = (Arc::clone(&self.endings), self.settings.context.limits.release_delay());
+        let acknowledgement = Acknowledgement::new(move |outcome: Outcome| match outcome.settlement {
+            Settlement::Delivered => endings.end(&lease, tag, End::Acknowledged),
+            Settlement::Rejected => endings.end(&lease, tag, End::Rejected),
+            Settlement::Released => endings.requeue_after(delay, lease, tag),
+        });
         Delivery { message, acknowledgement, redelivered }
     }
+}
 
-    fn settle(&self, received: Received, settlement: Settlement) {
-        self.settler()(received, settlement);
+// === impl Endings ===
+
+impl Endings {
+    /// The broker is told how a message ended. From whichever thread.
+    fn end(&self, lease: &Lease, tag: u64, end: End) {
+        lease.end(tag, end, self.tasks.token());
     }
 
-    /// Tells the broker how a message ended; from whichever thread.
-    fn settler(&self) -> impl FnOnce(Received, Settlement) + Send + 'static {
-        let (runtime, tasks) = (Handle::current(), self.settings.brokers.settling().clone());
-        let (delay, closed) = (self.settings.context.limits.release_delay(), self.closed.clone());
-        move |received, settlement| {
-            let tell = async move {
-                match settlement {
-                    Settlement::Delivered => received.acknowledge().await,
-                    Settlement::Rejected => received.reject().await,
-                    Settlement::Released => {
-                        tokio::select! {
-                            () = tokio::time::sleep(delay) => {}
-                            () = closed.cancelled() => {}
-                        }
-                        received.requeue().await;
-                    }
-                }
-            };
-            drop(tasks.spawn_on(tell, &runtime));
-        }
+    /// The broker has a message back after `delay`, or once the source is closed. From whichever thread.
+    fn requeue_after(self: Arc<Self>, delay: Duration, lease: Arc<Lease>, tag: u64) {
+        let endings = Arc::clone(&self);
+        let requeue = async move {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = endings.closed.cancelled() => {}
+            }
+            endings.end(&lease, tag, End::Requeued);
+        };
+        drop(self.tasks.spawn_on(requeue, &self.runtime));
     }
 }
 
@@ -331,7 +342,7 @@ impl Source for AmqpSource {
             if let Some(delivery) = self.take_waiting()? {
                 return Ok(Some(delivery));
             }
-            if self.closed.is_cancelled() {
+            if self.endings.closed.is_cancelled() {
                 return Ok(None);
             }
             match &mut self.state {
@@ -346,7 +357,7 @@ impl Source for AmqpSource {
                 State::Consuming(consumer) => {
                     let text = match consumer.next().await {
                         Next::Message(received) => {
-                            self.waiting.push_back(*received);
+                            self.waiting.push_back(received);
                             continue;
                         }
                         Next::Cancelled => format!(
@@ -372,7 +383,7 @@ impl Source for AmqpSource {
 
     async fn close(&mut self) {
         self.stop_consuming().await;
-        self.closed.cancel();
+        self.endings.closed.cancel();
         // Backwards, so that each goes back before those that were behind it.
         while let Some(received) = self.waiting.pop_back() {
             received.requeue().await;
