@@ -674,11 +674,34 @@ impl LinkError {
 pub(crate) mod testkit {
     //! A broker of a script, that counts how often it is written to.
 
-    use std::{collections::VecDeque, sync::Mutex};
+    use std::{collections::VecDeque, path::Path, sync::Mutex};
 
+    use gristmill_core::{
+        adapter::Checker, config::Mistakes, limits::FlowLimits, testkit::contract::config_node,
+    };
     use tokio::io::ReadBuf;
 
     use super::*;
+    use crate::{connection, monitor::Monitors};
+
+    /// What it takes to be a client of the broker at `mqtt://broker`.
+    pub(crate) fn dial() -> Dial {
+        let (mut mistakes, limits) = (Mistakes::new(), FlowLimits::default());
+        let mut checker = Checker::new(&mut mistakes, Path::new("."), &limits);
+        let config = serde_json::json!({"url": "mqtt://broker", "client_id": "c"});
+        let connection = connection::check(&config_node(&config), &mut checker).unwrap();
+        let name: Arc<str> = "plant".into();
+        Dial {
+            connection: Arc::new(connection),
+            client_id: "c".into(),
+            shown: "`c`".into(),
+            clean_start: false,
+            session_expiry_s: 60,
+            receive_maximum: 100,
+            monitor: Monitors::default().get(&name, "test"),
+            name,
+        }
+    }
 
     /// What is read next, and what was written.
     #[derive(Debug, Clone, Default)]
@@ -709,6 +732,23 @@ pub(crate) mod testkit {
 
         pub(crate) fn fill(&self, is_full: bool) {
             self.0.lock().unwrap().is_full = is_full;
+        }
+
+        /// The packets of the next write, after those that were given.
+        pub(crate) async fn next_write(&self) -> Vec<Packet> {
+            let next = || {
+                let written = &mut self.0.lock().unwrap().written;
+                (!written.is_empty()).then(|| written.remove(0))
+            };
+            let wait = async {
+                loop {
+                    if let Some(written) = next() {
+                        return packets(written);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(10), wait).await.expect("nothing is written")
         }
 
         /// The packets of each write so far, which are forgotten.

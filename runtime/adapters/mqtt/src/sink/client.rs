@@ -164,24 +164,7 @@ impl Clients {
             monitor: self.monitors.get(&named.name, "sinks"),
         };
         let said = open.get(&named.name).map_or_else(Arc::default, |known| Arc::clone(&known.said));
-        let task = Task {
-            logged: if connection.shows_client_id { client_id } else { Arc::clone(&dial.shown) },
-            said: Arc::clone(&said),
-            dial,
-            tls,
-            orders: taken,
-            attempt,
-            queue: VecDeque::new(),
-            under_way: HashMap::new(),
-            exactly_once: 0,
-            unflushed: Vec::new(),
-            largest_gone: 0,
-            answers: HashMap::new(),
-            sweep_at: WINDOW,
-            answer_topic: answer_topic.clone(),
-            is_subscribed: false,
-            next_packet: 1,
-        };
+        let task = Task::new(dial, Arc::clone(&said), tls, taken, attempt, answer_topic.clone());
         self.tasks.spawn(task.run());
         let client = Arc::new(Client { orders, attempt: attempted, answer_topic });
         let known =
@@ -233,6 +216,35 @@ impl Client {
 // === impl Task ===
 
 impl Task {
+    fn new(
+        dial: Dial,
+        said: Arc<Said>,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        orders: mpsc::UnboundedReceiver<Order>,
+        attempt: watch::Sender<Option<Result<(), LinkError>>>,
+        answer_topic: String,
+    ) -> Self {
+        let logged = if dial.connection.shows_client_id { &dial.client_id } else { &dial.shown };
+        Self {
+            logged: Arc::clone(logged),
+            said,
+            dial,
+            tls,
+            orders,
+            attempt,
+            queue: VecDeque::new(),
+            under_way: HashMap::new(),
+            exactly_once: 0,
+            unflushed: Vec::new(),
+            largest_gone: 0,
+            answers: HashMap::new(),
+            sweep_at: WINDOW,
+            answer_topic,
+            is_subscribed: false,
+            next_packet: 1,
+        }
+    }
+
     async fn run(mut self) {
         let mut backoff = Backoff::new(self.dial.connection.reconnect);
         while let Some(opened) = self.connect().await {
@@ -587,4 +599,71 @@ pub(super) fn unavailable(text: &str) -> Failure {
 
 fn rejected(text: &str) -> Failure {
     Failure::new(ErrorClass::SinkRejected, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::testkit::{Wire, dial};
+
+    const WELCOME: Welcome = Welcome {
+        session_present: false,
+        receive_maximum: 20,
+        packet_bytes: usize::MAX,
+        qos: 2,
+        retains: true,
+    };
+
+    fn order(body: &str) -> (Order, oneshot::Receiver<Result<(), Failure>>) {
+        let (done, ended) = oneshot::channel();
+        let publish = Publish::new("t", QoS::AtLeastOnce, body.to_owned(), None);
+        (Order { publish, done, needs_receiver: false, answer: None }, ended)
+    }
+
+    fn bodies(packets: &[Packet]) -> Vec<String> {
+        let body = |packet: &Packet| match packet {
+            Packet::Publish(publish) => String::from_utf8(publish.payload.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        packets.iter().map(body).collect()
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_are_one_write_in_their_order_as_many_as_the_broker_takes() {
+        let (orders, taken) = mpsc::unbounded_channel();
+        let mut task =
+            Task::new(dial(), Arc::default(), None, taken, watch::Sender::new(None), "answers".into());
+        let numbers: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+        let ends: Vec<_> = numbers
+            .iter()
+            .map(|n| {
+                let (order, ended) = order(n);
+                assert!(orders.send(order).is_ok());
+                ended
+            })
+            .collect();
+        let wire = Wire::default();
+        let mut link = wire.link();
+        let serving = tokio::spawn(async move {
+            let served = task.serve_until_done(&mut link, &WELCOME).await;
+            assert!(served.is_ok());
+            (task, link)
+        });
+        assert_eq!(bodies(&wire.next_write().await), numbers[..20]);
+        drop(orders);
+        let (mut task, mut link) = serving.await.unwrap();
+
+        // A read that brings as many confirmations makes room for the rest, which are one write again.
+        let (orders, taken) = mpsc::unbounded_channel();
+        task.orders = taken;
+        wire.brings((1..=20).map(|packet| Packet::PubAck(PubAck::new(packet, None))));
+        let serving = tokio::spawn(async move { task.serve_until_done(&mut link, &WELCOME).await });
+        assert_eq!(bodies(&wire.next_write().await), numbers[20..]);
+        for ended in ends.into_iter().take(20) {
+            assert!(ended.await.unwrap().is_ok());
+        }
+        drop(orders);
+        assert!(serving.await.unwrap().is_ok());
+        assert_eq!(wire.writes(), [[]; 0]);
+    }
 }

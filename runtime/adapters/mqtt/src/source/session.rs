@@ -1058,7 +1058,74 @@ pub(crate) fn receive_maximum(configured: Option<u16>, version: Version, in_flig
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use gristmill_core::{SystemClock, observe::Unobserved};
+    use rumqttc_v5::mqttbytes::v5::PubAck;
+
+    use super::{
+        super::{
+            inbox::Taken,
+            lease::{Leases, Tenant},
+        },
+        *,
+    };
+    use crate::link::testkit::{Wire, dial};
+
+    fn settings() -> Settings {
+        Settings {
+            dial: dial(),
+            tls: None,
+            fingerprint: "f".into(),
+            topics: vec!["t".into()],
+            shows_topics: true,
+            subscription: Subscription { qos: 1, retained: Retained::Never },
+            buffer_messages: 10,
+            context: EndpointContext {
+                flow: "test".into(),
+                limits: FlowLimits::default(),
+                state_dir: "unused".into(),
+                clock: Arc::new(SystemClock),
+                observer: Arc::new(Unobserved),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_has_settled_is_acknowledged_in_one_write_in_the_order_of_arrival() {
+        let leases = Arc::new(Leases::default());
+        let tenancy = Tenancy::new(&leases, Tenant::new(leases.source(), &"test".into()));
+        let (commands, obeyed) = mpsc::unbounded_channel();
+        let (inbox, (started, _)) = (Arc::new(Inbox::default()), oneshot::channel());
+        let mut session =
+            Session::new(settings(), Arc::clone(&inbox), obeyed, tenancy, started, Otherwise::TryForEver);
+        let wire = Wire::default();
+        let mut link = wire.link();
+        wire.brings((1..=17).map(|packet| {
+            let mut publish = Publish::new("t", QoS::AtLeastOnce, packet.to_string(), None);
+            publish.pkid = packet;
+            Packet::Publish(publish)
+        }));
+        let serving = tokio::spawn(async move { session.serve_until_done(&mut link).await });
+        assert!(matches!(wire.next_write().await[..], [Packet::Subscribe(_)]));
+        let mut sequences = Vec::new();
+        for _ in 1..=17 {
+            let Taken::Offer(offer) = inbox.take().await else { panic!() };
+            sequences.push(offer.sequence);
+        }
+        let settle = |sequence| {
+            let _sent = commands.send(Command::Settled(sequence, Settlement::Delivered));
+        };
+        // All but the second and the fourth, then those.
+        let (even, odd): (Vec<_>, Vec<_>) = sequences.into_iter().partition(|it| [1, 3].contains(it));
+        odd.into_iter().rev().for_each(settle);
+        let acknowledged = |range: std::ops::RangeInclusive<u16>| {
+            range.map(|packet| Packet::PubAck(PubAck::new(packet, None))).collect::<Vec<_>>()
+        };
+        assert_eq!(wire.next_write().await, acknowledged(1..=1));
+        even.into_iter().for_each(settle);
+        assert_eq!(wire.next_write().await, acknowledged(2..=17));
+        drop(commands);
+        assert!(serving.await.unwrap().is_ok());
+    }
 
     #[test]
     fn a_message_over_a_limit_is_named_with_what_it_has_and_what_it_may_have() {
