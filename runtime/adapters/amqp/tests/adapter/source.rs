@@ -146,6 +146,48 @@ async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_says_so_when_it
 }
 
 #[tokio::test]
+async fn messages_that_end_in_any_order_end_as_they_should_and_no_other_does() {
+    const COUNT: u32 = 100;
+    let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
+    let (queue, dead) = (unique("ends"), unique("ends-dead"));
+    outside.declare(&dead).await;
+    let declare = json!({"dead_letter_exchange": "", "dead_letter_routing_key": dead});
+    let config = json!({"connection": "rabbit", "queue": queue, "declare": declare});
+    let mut source = bench.start(&config).await.unwrap();
+    for n in 0..COUNT {
+        outside.publish(&queue, n.to_string().as_bytes(), BasicProperties::default()).await;
+    }
+    let mut held = Vec::new();
+    for _ in 0..COUNT {
+        held.push(Some(next(&mut *source).await));
+    }
+    // 37 has no factor in common with their number: each comes up once. 30 and 31 stay open, and every tenth is rejected.
+    for step in 0..COUNT {
+        let n = step * 37 % COUNT;
+        match n {
+            30 | 31 => continue,
+            _ if n % 10 == 0 => held[n as usize].take().unwrap().acknowledgement.rejected(None),
+            _ => held[n as usize].take().unwrap().acknowledgement.delivered(),
+        }
+        if step % 7 == 0 {
+            // What has ended until here is told.
+            tokio::task::yield_now().await;
+        }
+    }
+    eventually("the rejected are dead letters", async || outside.ready(&dead).await == COUNT / 10 - 1).await;
+    source.close().await;
+    drop(held);
+    eventually("the open ones are back", async || outside.ready(&queue).await == 2).await;
+    drop(source);
+    bench.adapter.finish().await;
+    for n in ["30", "31"] {
+        let back = outside.get(&queue).await.unwrap();
+        assert_eq!((String::from_utf8_lossy(&back.data).as_ref(), back.redelivered), (n, true));
+    }
+    eventually("nothing else comes back", async || outside.ready(&queue).await == 0).await;
+}
+
+#[tokio::test]
 async fn a_consumer_that_the_broker_cancels_is_made_again() {
     let (bench, outside, queue) = (Bench::new(url()), Outside::new(url()).await, unique("cancelled"));
     outside.declare(&queue).await;
