@@ -166,10 +166,10 @@ async fn messages_that_end_in_any_order_end_as_they_should_and_no_other_does() {
         let n = step * 37 % COUNT;
         match n {
             30 | 31 => continue,
-            _ if n % 10 == 0 => held[n as usize].take().unwrap().acknowledgement.rejected(None),
+            _ if n.is_multiple_of(10) => held[n as usize].take().unwrap().acknowledgement.rejected(None),
             _ => held[n as usize].take().unwrap().acknowledgement.delivered(),
         }
-        if step % 7 == 0 {
+        if step.is_multiple_of(7) {
             // What has ended until here is told.
             tokio::task::yield_now().await;
         }
