@@ -14,7 +14,7 @@ use crate::{binary, brokers, plugins};
 pub(crate) struct Arguments {
     /// The cases [default: all]
     cases: Vec<String>,
-    /// Fewer and shorter rounds: about a minute.
+    /// Fewer and shorter rounds: within ten minutes for all cases.
     #[arg(long)]
     quick: bool,
     /// Writes what was measured as JSON, too.

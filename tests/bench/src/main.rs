@@ -84,7 +84,7 @@ enum Task {
 struct Measure {
     /// The cases [default: all]
     cases: Vec<String>,
-    /// Fewer and shorter rounds: about a minute.
+    /// Fewer and shorter rounds: within ten minutes for all cases.
     #[arg(long)]
     quick: bool,
     /// Writes what was measured as JSON, too.
