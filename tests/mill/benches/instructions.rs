@@ -4,6 +4,11 @@
 //! What is counted is the function that has the attribute, and what it calls, on its thread: compiling the plugin, starting
 //! the flow and the calls that warm both up are `setup`, before it.
 #![allow(missing_docs, reason = "the macros make public functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what cannot be set up cannot be counted: gungraun tells the panic"
+)]
 
 use std::{env, hint::black_box, sync::Arc};
 
