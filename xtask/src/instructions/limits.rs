@@ -99,7 +99,8 @@ impl Limits {
                 return Verdict::WithoutLimit { name, counted };
             };
             let limit = row.instructions;
-            let percent = 100.0 * (counted as f64 / limit as f64 - 1.0);
+            // In this order, so that what is just allowed is exact.
+            let percent = 100.0 * (counted as f64 - limit as f64) / limit as f64;
             if percent > row.excess_percent {
                 Verdict::More { name, counted, limit, percent, allowed: row.excess_percent }
             } else if percent < -row.excess_percent {
