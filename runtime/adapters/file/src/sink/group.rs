@@ -179,21 +179,41 @@ mod tests {
         }
     }
 
-    fn gate() -> (Arc<GroupCommit<Gate>>, mpsc::Sender<()>) {
+    fn gated(looks: Option<Looks>) -> (Arc<GroupCommit<Gate>>, mpsc::Sender<()>) {
         let (open, gate) = mpsc::channel();
-        (GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks: None }), open)
+        (GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks }), open)
+    }
+
+    fn gate() -> (Arc<GroupCommit<Gate>>, mpsc::Sender<()>) {
+        gated(None)
+    }
+
+    /// A gate with the test's ends of its [`Looks`].
+    struct Gathering {
+        group: Arc<GroupCommit<Gate>>,
+        open: mpsc::Sender<()>,
+        is_away: mpsc::Receiver<()>,
+        back: mpsc::Sender<()>,
+    }
+
+    fn gathering() -> Gathering {
+        let ((away, is_away), (back, comes_back)) = (mpsc::channel(), mpsc::channel());
+        let (group, open) = gated(Some(Looks { away, back: Mutex::new(comes_back) }));
+        Gathering { group, open, is_away, back }
+    }
+
+    /// Waits until the thread has taken what waits.
+    async fn taken(group: &GroupCommit<Gate>) {
+        while !group.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
     async fn a_group_gathers_while_more_keeps_coming_and_one_alone_does_not_wait() {
-        let (open, gate) = mpsc::channel();
-        let ((away, is_away), (back, comes_back)) = (mpsc::channel(), mpsc::channel());
-        let looks = Some(Looks { away, back: Mutex::new(comes_back) });
-        let group = GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks });
+        let Gathering { group, open, is_away, back } = gathering();
         let mut sent = vec![group.submit(0)];
-        while !group.lock().waiting.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        taken(&group).await;
         sent.extend((1..=2).map(|item| group.submit(item)));
         open.send(()).unwrap();
         // Two wait: it looks away, and one more comes each time, but not the third.
@@ -214,14 +234,9 @@ mod tests {
 
     #[tokio::test]
     async fn gathering_ends_though_more_keeps_coming() {
-        let (open, gate) = mpsc::channel();
-        let ((away, is_away), (back, comes_back)) = (mpsc::channel(), mpsc::channel());
-        let looks = Some(Looks { away, back: Mutex::new(comes_back) });
-        let group = GroupCommit::new(Gate { groups: Mutex::default(), open: Mutex::new(gate), looks });
+        let Gathering { group, open, is_away, back } = gathering();
         let mut sent = vec![group.submit(0)];
-        while !group.lock().waiting.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        taken(&group).await;
         sent.extend((1..=2).map(|item| group.submit(item)));
         open.send(()).unwrap();
         for item in 0..LOOKS {
@@ -241,9 +256,7 @@ mod tests {
         let (group, open) = gate();
         let first = group.submit(0);
         // The first group is taken by the thread before the others come.
-        while !group.lock().waiting.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        taken(&group).await;
         let others: Vec<_> = (1..=100).map(|item| group.submit(item)).collect();
         open.send(()).unwrap();
         open.send(()).unwrap();
