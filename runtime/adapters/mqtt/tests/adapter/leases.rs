@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     sessions::{has_session, is_ended, numbers, settle},
-    support::{Client, Runtime, eventually, next},
+    support::{Client, Runtime, again_and_again, eventually, next},
 };
 
 /// Of a flow that has its own topic.
@@ -45,31 +45,17 @@ async fn change(
     changed
 }
 
-/// As the runtime does: again and again.
 async fn change_by_itself(
     runtime: &Runtime,
     flow: &str,
     client_id: &str,
     source: &mut Option<Box<dyn Source>>,
 ) {
-    let changed = async {
-        while change(runtime, flow, client_id, source).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), changed).await.expect("it stays refused");
+    again_and_again(async || change(runtime, flow, client_id, source).await.ok()).await;
 }
 
 async fn start_by_itself(runtime: &Runtime, flow: &str, client_id: &str) -> Box<dyn Source> {
-    let started = async {
-        loop {
-            match start(runtime, flow, client_id).await {
-                Ok(source) => return source,
-                Err(_taken) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            }
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), started).await.expect("it stays refused")
+    again_and_again(async || start(runtime, flow, client_id).await.ok()).await
 }
 
 fn is_up(runtime: &Runtime, flow: &str) -> bool {

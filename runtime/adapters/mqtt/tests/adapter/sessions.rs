@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Client, Log, Runtime, acknowledged, body, eventually, next};
+use crate::support::{Client, Log, Runtime, acknowledged, again_and_again, body, eventually, next};
 
 const BACKLOG: usize = 300;
 
@@ -33,19 +33,17 @@ async fn take_over(runtime: &Runtime, config: Json, old: Box<dyn Source>) -> Box
     }
 }
 
-/// As the runtime does: again and again.
-async fn take_over_by_itself(runtime: &Runtime, config: Json, mut old: Box<dyn Source>) -> Box<dyn Source> {
-    let taken = async {
-        loop {
-            // The broker knows of the end of a session a moment before the source does.
-            match runtime.prepare(config.clone()).await.take_over(old).await {
-                Ok(source) => return source,
-                Err(refused) => old = refused.old,
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// The broker knows of the end of a session a moment before the source does.
+async fn take_over_by_itself(runtime: &Runtime, config: Json, old: Box<dyn Source>) -> Box<dyn Source> {
+    let mut old = Some(old);
+    again_and_again(async || match runtime.prepare(config.clone()).await.take_over(old.take()?).await {
+        Ok(source) => Some(source),
+        Err(refused) => {
+            old = Some(refused.old);
+            None
         }
-    };
-    tokio::time::timeout(Duration::from_secs(20), taken).await.expect("it stays refused")
+    })
+    .await
 }
 
 /// Takes and settles so many.

@@ -271,3 +271,19 @@ impl Drop for Client {
         self.task.abort();
     }
 }
+
+/// Tries as the runtime does, until it is no longer refused. The refusal ends with something at the broker or in another task,
+/// of which nobody is told, so there is no event to wait for.
+pub(crate) async fn again_and_again<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    const BETWEEN: Duration = Duration::from_millis(5);
+    const LIMIT: Duration = Duration::from_secs(20);
+    let tried = async {
+        loop {
+            if let Some(done) = attempt().await {
+                return done;
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, tried).await.expect("it stays refused")
+}
