@@ -1,13 +1,15 @@
 //! The lineage of a delivery: how many branches it has does not matter, the source hears exactly once, and hears the
 //! worst.
 //!
-//! Every branch holds an [`Acknowledgement`]. All of them share one record; when the last one is gone, the record's own
-//! drop tells the source. So a branch that is forgotten, cancelled, or lost to a panic counts as released and can never
-//! be taken for delivered: promise 1 rests on `Drop`, not on the care of each step.
+//! Every branch holds an [`Acknowledgement`]. All of them share one record; when the last one is gone, what waits for the outcome is
+//! told. So a branch that is forgotten, cancelled, or lost to a panic counts as released and can never be taken for
+//! delivered: promise 1 rests on `Drop`, not on the care of each step.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::oneshot;
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
 
 use crate::{
     delivery::Reply,
@@ -16,28 +18,40 @@ use crate::{
 };
 
 /// What one branch of a delivery owes. Settle it; if it is dropped instead, the branch counts as released.
-#[derive(Debug)]
 pub struct Acknowledgement {
-    lineage: Arc<Lineage>,
+    record: Arc<Shared<dyn Complete>>,
     settled: bool,
 }
 
-struct Lineage {
-    record: Mutex<Record>,
+/// The end of a delivery's lineage at which its outcome is awaited: for what stands between source and flow. It can be used for one
+/// delivery after the other, and then asks for no memory.
+pub struct Lineage {
+    record: Arc<Shared<Awaited>>,
 }
 
-struct Record {
+/// What all branches have in common. One piece of memory, whatever is to be done in the end.
+struct Shared<C: ?Sized>(Mutex<Record<C>>);
+
+struct Record<C: ?Sized> {
+    /// How many are not done.
+    branches: usize,
     worst: Settlement,
     dead_lettered: bool,
     reply: Option<Reply>,
     failure: Option<Arc<Failure>>,
-    complete: Option<Complete>,
+    complete: C,
 }
 
 /// What is done when the last branch has settled.
-enum Complete {
-    Call(Box<dyn FnOnce(Outcome) + Send>),
-    Tell(oneshot::Sender<Outcome>),
+trait Complete: Send {
+    fn complete(&mut self, outcome: Outcome);
+}
+
+/// The outcome is awaited.
+#[derive(Default)]
+struct Awaited {
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
 }
 
 // === impl Acknowledgement ===
@@ -46,35 +60,19 @@ impl Acknowledgement {
     /// The acknowledgement of a new delivery. `complete` is called once, when the last branch has settled, on whichever
     /// thread that happens: it must neither block nor panic.
     pub fn new(complete: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self::completed_by(Complete::Call(Box::new(complete)))
-    }
-
-    /// The acknowledgement of a new delivery, and where its outcome comes when the last branch has settled.
-    pub fn awaited() -> (Self, oneshot::Receiver<Outcome>) {
-        let (tell, told) = oneshot::channel();
-        (Self::completed_by(Complete::Tell(tell)), told)
-    }
-
-    fn completed_by(complete: Complete) -> Self {
-        let record = Record {
-            worst: Settlement::Delivered,
-            dead_lettered: false,
-            reply: None,
-            failure: None,
-            complete: Some(complete),
-        };
-        Self { lineage: Arc::new(Lineage { record: Mutex::new(record) }), settled: false }
+        Self { record: Arc::new(Shared(Mutex::new(Record::of(Some(complete))))), settled: false }
     }
 
     /// One more branch of the same delivery.
     #[must_use]
     pub fn branch(&self) -> Self {
-        Self { lineage: Arc::clone(&self.lineage), settled: false }
+        self.record.lock().branches += 1;
+        Self { record: Arc::clone(&self.record), settled: false }
     }
 
     /// What the source shall answer. The last call wins; it is sent when the delivery has settled.
     pub fn set_reply(&self, reply: Reply) {
-        self.lineage.with(|record| record.reply = Some(reply));
+        self.record.lock().reply = Some(reply);
     }
 
     /// This branch is done.
@@ -84,8 +82,12 @@ impl Acknowledgement {
 
     /// This branch is done: a dead letter holds it.
     pub fn dead_lettered(self) {
-        self.lineage.with(|record| record.dead_lettered = true);
-        self.settle(Settlement::Delivered, None);
+        self.forward(Outcome {
+            settlement: Settlement::Delivered,
+            dead_lettered: true,
+            reply: None,
+            failure: None,
+        });
     }
 
     /// This branch is not to be tried again.
@@ -99,74 +101,154 @@ impl Acknowledgement {
     }
 
     /// Passes on what another delivery's lineage came to: for an endpoint that stands between source and flow.
-    pub fn forward(self, outcome: Outcome) {
-        let Outcome { settlement, dead_lettered, reply, failure } = outcome;
-        self.lineage.with(|record| {
-            record.dead_lettered |= dead_lettered;
-            if reply.is_some() {
-                record.reply = reply;
-            }
-        });
-        self.settle(settlement, failure);
+    pub fn forward(mut self, outcome: Outcome) {
+        self.settled = true;
+        let mut record = self.record.lock();
+        record.dead_lettered |= outcome.dead_lettered;
+        if outcome.reply.is_some() {
+            record.reply = outcome.reply;
+        }
+        record.end(outcome.settlement, outcome.failure);
     }
 
     /// Settles this branch.
     pub fn settle(mut self, settlement: Settlement, failure: Option<Arc<Failure>>) {
         self.settled = true;
-        self.lineage.note(settlement, failure);
+        self.record.lock().end(settlement, failure);
     }
 }
 
 impl Drop for Acknowledgement {
     fn drop(&mut self) {
         if !self.settled {
-            self.lineage.note(Settlement::Released, None);
+            self.record.lock().end(Settlement::Released, None);
         }
+    }
+}
+
+impl std::fmt::Debug for Acknowledgement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acknowledgement").field("settled", &self.settled).finish_non_exhaustive()
     }
 }
 
 // === impl Lineage ===
 
 impl Lineage {
-    /// A poisoned lock is taken all the same: the record has no invariant that a panic could have broken halfway.
-    fn with(&self, change: impl FnOnce(&mut Record)) {
-        change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+    /// A lineage without a delivery.
+    pub fn new() -> Self {
+        Self { record: Arc::new(Shared(Mutex::new(Record::of(Awaited::default())))) }
     }
 
-    fn note(&self, settlement: Settlement, failure: Option<Arc<Failure>>) {
-        self.with(|record| {
-            if settlement > record.worst {
-                record.worst = settlement;
-                record.failure = failure;
-            } else if settlement == record.worst && record.failure.is_none() {
-                record.failure = failure;
+    /// The acknowledgement of a delivery, from now on the one whose outcome is awaited here.
+    pub fn begin(&mut self) -> Acknowledgement {
+        match Arc::get_mut(&mut self.record) {
+            Some(Shared(record)) => {
+                *record.get_mut().unwrap_or_else(PoisonError::into_inner) = Record::of(Awaited::default());
             }
-        });
+            // A branch of the delivery before is not gone yet.
+            None => *self = Self::new(),
+        }
+        Acknowledgement { record: Arc::clone(&self.record) as Arc<Shared<dyn Complete>>, settled: false }
+    }
+
+    /// What the source shall answer. The last call wins, whichever branch it is of; it is sent when the delivery has settled.
+    pub fn set_reply(&self, reply: Reply) {
+        self.record.lock().reply = Some(reply);
+    }
+
+    /// What it came to, as soon as the last branch has settled. Told once.
+    pub async fn outcome(&self) -> Outcome {
+        poll_fn(|context| {
+            let mut record = self.record.lock();
+            let awaited = &mut record.complete;
+            match awaited.outcome.take() {
+                Some(outcome) => Poll::Ready(outcome),
+                None => {
+                    awaited.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 }
 
-impl Drop for Lineage {
-    fn drop(&mut self) {
-        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(complete) = record.complete.take() {
-            let outcome = Outcome {
-                settlement: record.worst,
-                dead_lettered: record.dead_lettered,
-                reply: record.reply.take(),
-                failure: record.failure.take(),
-            };
-            match complete {
-                Complete::Call(call) => call(outcome),
-                // Whoever waited may be gone.
-                Complete::Tell(tell) => drop(tell.send(outcome)),
-            }
-        }
+impl Default for Lineage {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl std::fmt::Debug for Lineage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lineage").finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl<C: ?Sized> Shared<C> {
+    /// A poisoned lock is taken all the same: the record has no invariant that a panic could have broken halfway.
+    fn lock(&self) -> MutexGuard<'_, Record<C>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Record ===
+
+impl<C> Record<C> {
+    /// Of a delivery with one branch.
+    fn of(complete: C) -> Self {
+        Self {
+            branches: 1,
+            worst: Settlement::Delivered,
+            dead_lettered: false,
+            reply: None,
+            failure: None,
+            complete,
+        }
+    }
+}
+
+impl<C: Complete + ?Sized> Record<C> {
+    /// A branch has ended so. The last one tells.
+    fn end(&mut self, settlement: Settlement, failure: Option<Arc<Failure>>) {
+        if settlement > self.worst {
+            self.worst = settlement;
+            self.failure = failure;
+        } else if settlement == self.worst && self.failure.is_none() {
+            self.failure = failure;
+        }
+        self.branches = self.branches.saturating_sub(1);
+        if self.branches == 0 {
+            self.complete.complete(Outcome {
+                settlement: self.worst,
+                dead_lettered: self.dead_lettered,
+                reply: self.reply.take(),
+                failure: self.failure.take(),
+            });
+        }
+    }
+}
+
+// === impl Complete ===
+
+/// Called at most once.
+impl<F: FnOnce(Outcome) + Send> Complete for Option<F> {
+    fn complete(&mut self, outcome: Outcome) {
+        if let Some(call) = self.take() {
+            call(outcome);
+        }
+    }
+}
+
+impl Complete for Awaited {
+    fn complete(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 
@@ -242,5 +324,36 @@ mod tests {
         ack.delivered();
         let outcome = told.recv().unwrap();
         assert_eq!((outcome.settlement, outcome.name()), (Settlement::Delivered, "dead_lettered"));
+    }
+
+    #[tokio::test]
+    async fn an_awaited_lineage_tells_of_one_delivery_after_the_other() {
+        let mut lineage = Lineage::new();
+        let first = lineage.begin();
+        let branch = first.branch();
+        lineage.set_reply(Reply { status: Some(202), headers: crate::Headers::new(), body: "".into() });
+        let waiting = tokio::spawn(async move { (lineage.outcome().await, lineage) });
+        first.delivered();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "told before the last branch");
+        branch.rejected(None);
+        let (outcome, mut lineage) = waiting.await.unwrap();
+        assert_eq!(outcome.settlement, Settlement::Rejected);
+        assert_eq!(outcome.reply.unwrap().status, Some(202));
+
+        lineage.begin().delivered();
+        let outcome = lineage.outcome().await;
+        assert_eq!(outcome.settlement, Settlement::Delivered);
+        assert!(outcome.reply.is_none(), "nothing of the delivery before is left");
+    }
+
+    #[tokio::test]
+    async fn a_late_branch_of_the_delivery_before_does_not_count_for_the_next() {
+        let mut lineage = Lineage::new();
+        let late = lineage.begin();
+        let next = lineage.begin();
+        late.rejected(None);
+        next.delivered();
+        assert_eq!(lineage.outcome().await.settlement, Settlement::Delivered);
     }
 }

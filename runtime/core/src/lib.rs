@@ -35,7 +35,7 @@ pub mod step;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 
-pub use acknowledgement::Acknowledgement;
+pub use acknowledgement::{Acknowledgement, Lineage};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use delivery::{Delivery, Reply};
 pub use failure::{ErrorClass, Failure};

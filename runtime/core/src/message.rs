@@ -7,7 +7,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
 
@@ -25,8 +27,14 @@ pub struct MessageId(Arc<str>);
 /// Headers in order, string to string. Names are lower-case; a name may occur more than once. Cloning is one
 /// reference count; the first change to a shared list copies the list but not its texts, so that many children of one message
 /// do not multiply its headers.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Headers(Arc<Vec<Header>>);
+#[derive(Clone, Default)]
+pub struct Headers(Option<Arc<List>>);
+
+/// As many as most messages have are in one piece of memory with the count of who shares them.
+type List = SmallVec<[Header; 8]>;
+
+/// A header of so many bytes is put together without asking for memory twice.
+const SHORT_HEADER_BYTES: usize = 128;
 
 /// A header: its name and, right behind it, its value. One text, because every step copies the list of headers, and with it a
 /// reference to each text, when it changes one.
@@ -104,27 +112,32 @@ impl Headers {
 
     /// The first value of `name`, which must be in lower case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|header| header.is(name)).map(Header::value)
+        self.list().iter().find(|header| header.is(name)).map(Header::value)
     }
 
     /// Every value of `name`, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |header| header.is(name)).map(Header::value)
+        self.list().iter().filter(move |header| header.is(name)).map(Header::value)
     }
 
     /// All headers, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|header| (header.name(), header.value()))
+        self.list().iter().map(|header| (header.name(), header.value()))
     }
 
     /// How many headers there are, counting repeats.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list().is_empty()
+    }
+
+    /// How many bytes the names and values have together.
+    pub fn bytes(&self) -> usize {
+        self.list().iter().map(|header| header.text.len()).sum()
     }
 
     /// Adds a header after the others.
@@ -134,7 +147,7 @@ impl Headers {
     pub fn append(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let name = normalise(name);
         check_header(&name, value)?;
-        Arc::make_mut(&mut self.0).push(Header::new(&name, value));
+        self.list_mut().push(Header::new(&name, value));
         Ok(())
     }
 
@@ -145,7 +158,7 @@ impl Headers {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let name = normalise(name);
         check_header(&name, value)?;
-        let list = Arc::make_mut(&mut self.0);
+        let list = self.list_mut();
         let mut new = Some(Header::new(&name, value));
         list.retain_mut(|header| {
             if !header.is(&name) {
@@ -167,10 +180,33 @@ impl Headers {
     pub fn remove(&mut self, name: &str) {
         let name = normalise(name);
         if self.get(&name).is_some() {
-            Arc::make_mut(&mut self.0).retain(|header| !header.is(&name));
+            self.list_mut().retain(|header| !header.is(&name));
         }
     }
+
+    fn list(&self) -> &[Header] {
+        self.0.as_deref().map_or(&[], SmallVec::as_slice)
+    }
+
+    /// A list that no one else sees, with room for one more than a shared one had.
+    fn list_mut(&mut self) -> &mut List {
+        let list = self.0.get_or_insert_default();
+        if Arc::get_mut(list).is_none() {
+            let mut own = List::with_capacity(list.len() + 1);
+            own.extend(list.iter().cloned());
+            *list = Arc::new(own);
+        }
+        Arc::make_mut(list)
+    }
 }
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.list() == other.list()
+    }
+}
+
+impl Eq for Headers {}
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,10 +219,10 @@ impl fmt::Debug for Headers {
 impl Header {
     /// Of a name in lower case.
     fn new(name: &str, value: &str) -> Self {
-        let mut text = String::with_capacity(name.len() + value.len());
-        text.push_str(name);
-        text.push_str(value);
-        Self { text: text.into(), name_bytes: name.len() }
+        let mut short = ArrayString::<SHORT_HEADER_BYTES>::new();
+        let fits = short.try_push_str(name).is_ok() && short.try_push_str(value).is_ok();
+        let text = if fits { short.as_str().into() } else { [name, value].concat().into() };
+        Self { text, name_bytes: name.len() }
     }
 
     fn name(&self) -> &str {
@@ -211,6 +247,17 @@ fn normalise(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// Which bytes the name of a header may have. A table, because every header that comes in and every one that is set is looked at.
+const NAME_BYTES: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        allowed[byte as usize] = byte != b':' && !byte.is_ascii_uppercase();
+        byte += 1;
+    }
+    allowed
+};
+
 /// Whether a message may carry this header: the name is lower-case printable ASCII without spaces and colons, of at
 /// most [`MAX_HEADER_NAME_BYTES`]; the value has no control characters but tab, so that it can neither break a line of a
 /// protocol nor a log.
@@ -222,7 +269,7 @@ pub fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
         "the name is empty"
     } else if name.len() > MAX_HEADER_NAME_BYTES {
         "the name is longer than 256 bytes"
-    } else if !name.bytes().all(|b| b.is_ascii_graphic() && b != b':' && !b.is_ascii_uppercase()) {
+    } else if !name.bytes().all(|b| NAME_BYTES.get(usize::from(b)) == Some(&true)) {
         "a name is lower-case ASCII without spaces and colons"
     } else if has_control(value) {
         "the value holds a control character"
@@ -235,7 +282,8 @@ pub fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
 /// Whether there is a control character other than tab. Those above ASCII (U+0080 to U+009F) are looked for only where there is more
 /// than ASCII.
 fn has_control(value: &str) -> bool {
-    value.bytes().any(|b| b.is_ascii_control() && b != b'\t')
+    // Without a way out in the middle, so that many bytes are looked at in one step.
+    value.bytes().fold(false, |found, b| found | (b.is_ascii_control() && b != b'\t'))
         || !value.is_ascii() && value.chars().any(|c| c.is_control() && c != '\t')
 }
 

@@ -302,8 +302,7 @@ impl Change {
 
 /// Whether the headers, and the body that is about to be set, keep the limits of the flow in bytes.
 fn check_limits(message: &Message, body: Option<&Bytes>, limits: &FlowLimits) -> Result<(), String> {
-    let headers = message.headers();
-    let bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+    let bytes = message.headers().bytes();
     if bytes > limits.header_bytes {
         return Err(format!(
             "{bytes} bytes of headers are more than the limit of {} (limits.header_bytes)",

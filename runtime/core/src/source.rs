@@ -147,6 +147,12 @@ pub trait Source: Any + Send {
     /// When the source cannot go on for now. The engine shows the flow as degraded with this text and asks again later.
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError>;
 
+    /// The delivery that [`Self::next`] would give at once, if there is one here already. The engine asks for it first, because
+    /// it costs neither a future nor a waker. `None` says nothing of whether one will come, nor whether the source is well.
+    fn ready(&mut self) -> Option<Delivery> {
+        None
+    }
+
     /// The flow cannot take messages for now (`Some`: why, for the operator) or can again (`None`). `next` is not asked
     /// meanwhile; a source whose sender waits (HTTP) may refuse at once.
     fn pause(&mut self, reason: Option<&str>) {

@@ -1,10 +1,8 @@
 //! One thing that a flow does with a message.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
-use async_trait::async_trait;
-
-use crate::{acknowledgement::Acknowledgement, clock::Clock, failure::Failure, message::Message};
+use crate::{acknowledgement::Lineage, clock::Clock, failure::Failure, message::Message};
 
 /// Which flow it is, and which version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +22,8 @@ pub struct StepContext<'a> {
     pub step: &'a str,
     /// From 1, counting attempts of this step on this message.
     pub attempt: u32,
-    /// What the delivery owes; a step may set the reply, never settle.
-    pub acknowledgement: &'a Acknowledgement,
+    /// Where a step leaves the reply. What the delivery owes is the engine's to settle.
+    pub lineage: &'a Lineage,
     /// The time.
     pub clock: &'a Arc<dyn Clock>,
 }
@@ -45,12 +43,24 @@ pub enum Next {
     EnterAll(Message, Vec<usize>),
 }
 
+/// A step at work on a message. Most steps wait for nothing, and need no future.
+pub enum Running<'a> {
+    /// It is done already.
+    Done(Result<Next, Failure>),
+    /// It may have to wait. Can be dropped at any await.
+    Waiting(Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>),
+}
+
 /// One thing that a flow does with a message. Steps have no state that a message could leave behind in them.
-#[async_trait]
 pub trait Step: Send + Sync {
-    /// Handles one message. May be called again with the same message after a failure, and may be cancelled at any await.
-    ///
-    /// # Errors
-    /// What went wrong, with the decision whether to try again.
-    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure>;
+    /// Handles one message. May be called again with the same message after a failure. Fails with what went wrong, and with the
+    /// decision whether to try again.
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a>;
+}
+
+impl<'a> Running<'a> {
+    /// What may have to wait.
+    pub fn waiting(future: impl Future<Output = Result<Next, Failure>> + Send + 'a) -> Self {
+        Self::Waiting(Box::pin(future))
+    }
 }

@@ -154,21 +154,26 @@ impl PreparedSource for Spec {
 #[async_trait]
 impl Source for Spec {
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
+        loop {
+            match self.ready() {
+                Some(delivery) => return Ok(Some(delivery)),
+                None => self.0.filled.notified().await,
+            }
+        }
+    }
+
+    fn ready(&mut self) -> Option<Delivery> {
         let memory = &self.0;
         // Several endpoints take from it on one thread only.
-        while memory.left.load(Relaxed) == 0 {
-            memory.filled.notified().await;
-        }
-        let left = memory.left.fetch_sub(1, Relaxed);
+        let left = memory.left.load(Relaxed);
+        memory.left.store(left.checked_sub(1)?, Relaxed);
         if left > 1 && memory.has_several_flows {
             memory.filled.notify_one();
         }
-        let turn = left % PROTOTYPES;
-        let prototype = usize::try_from(turn).ok().and_then(|turn| memory.prototypes.get(turn));
-        let message = prototype.cloned().ok_or_else(|| SourceError::new("there is no message"))?;
+        let prototype = usize::try_from(left % PROTOTYPES).ok().and_then(|turn| memory.prototypes.get(turn));
         let told = Arc::clone(memory);
         let acknowledgement = Acknowledgement::new(move |outcome| told.settle(outcome.settlement));
-        Ok(Some(Delivery::new(message, acknowledgement)))
+        Some(Delivery::new(prototype?.clone(), acknowledgement))
     }
 
     async fn close(&mut self) {}

@@ -2,23 +2,28 @@
 //!
 //! The walk keeps its own stack of lists that are still to be done, so that a message that was split can go on from any depth
 //! as a child of its own. It recurses only where one message becomes several.
+//!
+//! A [`Walk`] is a future written by hand: as nested `async fn`s it was two kilobytes, which were moved several times before the
+//! first step. What a delivery seldom does (a failure, branches, children, a wait before another attempt) is in boxed futures
+//! beside it.
 
 use std::{
     any::Any,
-    future::poll_fn,
-    panic::AssertUnwindSafe,
-    pin::pin,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::atomic::{AtomicUsize, Ordering as Atomic},
+    task::{Context, Poll},
     time::Instant,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use gristmill_core::{
-    Acknowledgement, ErrorClass, Failure, Message, Settlement,
-    step::{Next, StepContext},
+    Acknowledgement, ErrorClass, Failure, Lineage, Message, Settlement,
+    step::{Next, Running, StepContext},
 };
-
 use smallvec::{SmallVec, smallvec};
+use tokio::time::Sleep;
 
 use super::{
     ending::{GivenUp, give_up},
@@ -37,6 +42,8 @@ pub(crate) struct Journey<'a> {
     pub(crate) ticket: Option<&'a Ticket>,
     /// How many messages were made of the delivery so far, over all its steps.
     pub(crate) children: &'a AtomicUsize,
+    /// Where its outcome is awaited.
+    pub(crate) lineage: &'a Lineage,
     /// How many splits the message stands in.
     pub(crate) splits: usize,
 }
@@ -61,138 +68,353 @@ enum Progress {
     Held,
 }
 
-/// Takes the delivery's message through the flow and settles `acknowledgement`. Gives how that ended.
-pub(crate) fn run(
-    journey: Journey<'_>,
-    message: Message,
-    acknowledgement: Acknowledgement,
-) -> impl Future<Output = Settlement> {
-    let frames = smallvec![Frame { steps: &journey.version.steps, next: 0 }];
-    walk(journey, frames, message, acknowledgement, Progress::Counts)
-}
-
-/// Ends a delivery that failed before its first step. Gives how that ended.
-pub(crate) fn fail<'a>(
-    journey: Journey<'a>,
-    message: Message,
-    acknowledgement: Acknowledgement,
-    failure: Failure,
-    at: &'a str,
-) -> BoxFuture<'a, Settlement> {
-    let given_up = GivenUp { failure, attempts: 1, message, step: at, plugin: None };
-    Box::pin(give_up(journey, given_up, acknowledgement))
-}
-
-/// Gives how the branch ended, which its acknowledgement has been told.
-async fn walk<'a>(
-    journey: Journey<'a>,
-    mut frames: Frames<'a>,
-    mut message: Message,
-    acknowledgement: Acknowledgement,
-    progress: Progress,
-) -> Settlement {
-    loop {
-        let Some(frame) = frames.last_mut() else {
-            acknowledgement.delivered();
-            return Settlement::Delivered;
-        };
-        let Some(node) = frame.steps.get(frame.next) else {
-            frames.pop();
-            continue;
-        };
-        frame.next += 1;
-        let next = match attempt(journey, node, message, &acknowledgement, progress).await {
-            Ok(next) => next,
-            // Boxed, as all is that a delivery seldom does: it would be room that every delivery takes.
-            Err(given_up) => return Box::pin(give_up(journey, *given_up, acknowledgement)).await,
-        };
-        match next {
-            Next::Continue(changed) => message = changed,
-            Next::Drop(_) => {
-                acknowledgement.delivered();
-                return Settlement::Delivered;
-            }
-            Next::Enter(changed, branch) => {
-                message = changed;
-                if let Some(steps) = node.step.branches.get(branch) {
-                    frames.push(Frame { steps, next: 0 });
-                }
-            }
-            Next::Emit(mut children) => match (children.pop(), children.is_empty()) {
-                // One child needs no branch of its own.
-                (Some(only), true) => message = only,
-                (Some(last), false) => {
-                    children.push(last);
-                    let journey = Journey { splits: journey.splits + 1, ..journey };
-                    return Box::pin(emit(journey, &frames, children, acknowledgement, progress)).await;
-                }
-                (None, _) => {
-                    acknowledgement.delivered();
-                    return Settlement::Delivered;
-                }
-            },
-            Next::EnterAll(original, branches) => {
-                let ended = enter_all(journey, node, &original, branches, &acknowledgement, progress).await;
-                if ended != Settlement::Delivered {
-                    // The branch has told the lineage, and the worst wins; what would follow would be done again.
-                    acknowledgement.delivered();
-                    return ended;
-                }
-                message = original;
-            }
-        }
-    }
-}
-
-/// A copy goes through each of these branches, one after the other, until one does not end as delivered.
-fn enter_all<'a>(
-    journey: Journey<'a>,
-    node: &'a StepNode<RunningStep>,
-    message: &'a Message,
-    branches: Vec<usize>,
-    acknowledgement: &'a Acknowledgement,
-    progress: Progress,
-) -> BoxFuture<'a, Settlement> {
-    Box::pin(async move {
-        for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
-            let frames = smallvec![Frame { steps, next: 0 }];
-            let ended =
-                boxed_walk(journey, frames, message.clone(), acknowledgement.branch(), progress).await;
-            if ended != Settlement::Delivered {
-                return ended;
-            }
-        }
-        Settlement::Delivered
-    })
-}
-
-/// Each child goes on from where its parent stood, one after the other, so that their order is kept.
-async fn emit<'a>(
-    journey: Journey<'a>,
-    frames: &[Frame<'a>],
-    children: Vec<Message>,
-    acknowledgement: Acknowledgement,
-    progress: Progress,
-) -> Settlement {
-    let mut worst = Settlement::Delivered;
-    let last = children.len().saturating_sub(1);
-    for (index, child) in children.into_iter().enumerate() {
-        let progress = if index == last { progress } else { Progress::Held };
-        let ended = boxed_walk(journey, frames.into(), child, acknowledgement.branch(), progress).await;
-        worst = worst.max(ended);
-    }
-    acknowledgement.delivered();
-    worst
-}
-
-fn boxed_walk<'a>(
+/// A message on its way through the steps. Gives how its branch ended, which its acknowledgement has been told.
+pub(crate) struct Walk<'a> {
     journey: Journey<'a>,
     frames: Frames<'a>,
-    message: Message,
-    acknowledgement: Acknowledgement,
+    /// Until the branch is settled.
+    acknowledgement: Option<Acknowledgement>,
     progress: Progress,
-) -> BoxFuture<'a, Settlement> {
-    Box::pin(walk(journey, frames, message, acknowledgement, progress))
+    at: At<'a>,
+    /// When the clock was last read, if nothing was waited for since: to read it costs as much as an allocation.
+    now: Option<Instant>,
+}
+
+/// Where a walk is when it waits, and between two polls.
+enum At<'a> {
+    /// Not begun. A strict order lets it begin when nothing is before it; the failure is what is wrong with the message.
+    Start(Option<Failure>),
+    /// Before the next step.
+    Next(Walking),
+    /// Before a step that what comes before it in its lane has not started.
+    Turn(Attempt<'a>),
+    /// In a step, since then.
+    Step(Attempt<'a>, Instant, StepFuture<'a>),
+    /// Before another attempt.
+    Pause(Attempt<'a>, Pin<Box<Sleep>>),
+    /// Copies are in the branches of a step; the message goes on after them.
+    Branches(Message, BoxFuture<'a, Settlement>),
+    /// What is left is no walk: children, or what the flow says of a failure.
+    Rest(BoxFuture<'a, Settlement>),
+    Ended,
+}
+
+/// What came of going on.
+enum Moved<'a> {
+    On(At<'a>),
+    Waits(At<'a>),
+    Ended(Settlement),
+}
+
+type StepFuture<'a> = Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>;
+
+/// The message; `None` as long as it is the one that the source gave.
+type Walking = Option<Message>;
+
+/// A step that is tried.
+struct Attempt<'a> {
+    node: &'a StepNode<RunningStep>,
+    /// As it was before the step: for another attempt, and for the dead letter.
+    message: Walking,
+    /// From 1.
+    number: u32,
+}
+
+// === impl Walk ===
+
+impl<'a> Walk<'a> {
+    /// Through all steps of the version. `failure` is what is wrong with the message before its first step; `now` is the time, if
+    /// it is known.
+    pub(crate) fn new(
+        journey: Journey<'a>,
+        acknowledgement: Acknowledgement,
+        failure: Option<Failure>,
+        now: Option<Instant>,
+    ) -> Self {
+        Self {
+            journey,
+            frames: smallvec![Frame { steps: &journey.version.steps, next: 0 }],
+            acknowledgement: Some(acknowledgement),
+            progress: Progress::Counts,
+            at: At::Start(failure),
+            now,
+        }
+    }
+
+    /// When the clock was last read, if nothing was waited for since.
+    pub(crate) fn now(&self) -> Option<Instant> {
+        self.now
+    }
+
+    /// A branch of another walk, whose message stands before the next of these steps. Boxed, because walks do not nest without
+    /// limit in place.
+    fn branch(
+        journey: Journey<'a>,
+        frames: Frames<'a>,
+        message: Message,
+        acknowledgement: Acknowledgement,
+        progress: Progress,
+    ) -> Pin<Box<Self>> {
+        Box::pin(Self {
+            journey,
+            frames,
+            acknowledgement: Some(acknowledgement),
+            progress,
+            at: At::Next(Some(message)),
+            now: None,
+        })
+    }
+
+    fn start(&mut self, failure: Option<Failure>, context: &Context<'_>) -> Moved<'a> {
+        if self.journey.version.ordering.strict
+            && let Some(ticket) = self.journey.ticket
+            && ticket.poll_is_first(context).is_pending()
+        {
+            return Moved::Waits(At::Start(failure));
+        }
+        Moved::On(match failure {
+            // A key that could not be told.
+            Some(failure) => self.give_up(failure, None),
+            None => At::Next(None),
+        })
+    }
+
+    fn next(&mut self, message: Walking, context: &mut Context<'_>) -> Moved<'a> {
+        while let Some(frame) = self.frames.last_mut() {
+            if let Some(node) = frame.steps.get(frame.next) {
+                frame.next += 1;
+                return self.turn(Attempt { node, message, number: 1 }, context);
+            }
+            self.frames.pop();
+        }
+        self.end(Settlement::Delivered)
+    }
+
+    fn turn(&mut self, attempt: Attempt<'a>, context: &mut Context<'_>) -> Moved<'a> {
+        if let Some(ticket) = self.journey.ticket
+            && ticket.poll_may_start(attempt.node.index, context).is_pending()
+        {
+            return Moved::Waits(At::Turn(attempt));
+        }
+        self.begin(attempt, context)
+    }
+
+    fn begin(&mut self, mut attempt: Attempt<'a>, context: &mut Context<'_>) -> Moved<'a> {
+        let Journey { version, lineage, original, .. } = self.journey;
+        let node = attempt.node;
+        let given = attempt.message.as_ref().unwrap_or(original).clone();
+        version.observer.step_begins(node.index, &given);
+        if let Some(kept) = &mut attempt.message {
+            // It is for another attempt, which is rare enough to read the body again.
+            kept.forget_reading();
+        }
+        let step = StepContext {
+            flow: &version.facts,
+            step: &node.path,
+            attempt: attempt.number,
+            lineage,
+            clock: &version.clock,
+        };
+        let began = self.now.unwrap_or_else(Instant::now);
+        // A panic is a fault of the step, not of the deliveries beside it: it fails this attempt and nothing else.
+        match catch_unwind(AssertUnwindSafe(|| node.step.step.run(given, step))) {
+            Ok(Running::Done(result)) => {
+                self.started(&attempt);
+                self.ended(attempt, began, result)
+            }
+            Ok(Running::Waiting(running)) => self.step(attempt, began, running, true, context),
+            Err(panic) => self.ended(attempt, began, Err(panicked(&*panic))),
+        }
+    }
+
+    fn step(
+        &mut self,
+        attempt: Attempt<'a>,
+        began: Instant,
+        mut running: StepFuture<'a>,
+        is_first: bool,
+        context: &mut Context<'_>,
+    ) -> Moved<'a> {
+        let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context)));
+        if is_first {
+            // What takes its place in an order at its first poll has then taken it.
+            self.started(&attempt);
+        }
+        match polled {
+            Ok(Poll::Pending) => Moved::Waits(At::Step(attempt, began, running)),
+            Ok(Poll::Ready(result)) => self.ended(attempt, began, result),
+            Err(panic) => self.ended(attempt, began, Err(panicked(&*panic))),
+        }
+    }
+
+    /// Those behind it in its lane may follow.
+    fn started(&self, attempt: &Attempt<'a>) {
+        if let Some(ticket) = self.journey.ticket
+            && attempt.number == 1
+            && self.progress == Progress::Counts
+        {
+            ticket.started(attempt.node.index);
+        }
+    }
+
+    fn ended(&mut self, attempt: Attempt<'a>, began: Instant, result: Result<Next, Failure>) -> Moved<'a> {
+        let Journey { version, original, .. } = self.journey;
+        let (index, message) = (attempt.node.index, attempt.message.as_ref().unwrap_or(original));
+        let result = result.and_then(|next| within_fan_out(self.journey, &next).map(|()| next));
+        let now = Instant::now();
+        self.now = Some(now);
+        version.observer.step_ended(index, message, now.duration_since(began), result.as_ref().err());
+        match result {
+            Ok(Next::Continue(changed)) => Moved::On(At::Next(Some(changed))),
+            Ok(Next::Drop(reason)) => {
+                version.observer.dropped(index, message, &reason);
+                self.end(Settlement::Delivered)
+            }
+            Ok(Next::Enter(changed, branch)) => {
+                if let Some(steps) = attempt.node.step.branches.get(branch) {
+                    self.frames.push(Frame { steps, next: 0 });
+                }
+                Moved::On(At::Next(Some(changed)))
+            }
+            Ok(Next::EnterAll(message, branches)) => self.enter_all(attempt.node, message, branches),
+            Ok(Next::Emit(children)) => self.emit(children),
+            Err(failure) => Moved::On(self.failed(attempt, failure)),
+        }
+    }
+
+    /// A copy goes through each of these branches, one after the other, until one does not end as delivered.
+    fn enter_all(
+        &self,
+        node: &'a StepNode<RunningStep>,
+        message: Message,
+        branches: Vec<usize>,
+    ) -> Moved<'a> {
+        let (journey, progress, copied) = (self.journey, self.progress, message.clone());
+        let Some(stem) = self.acknowledgement.as_ref().map(Acknowledgement::branch) else {
+            return Moved::Ended(Settlement::Released);
+        };
+        let branches = Box::pin(async move {
+            let mut ended = Settlement::Delivered;
+            for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
+                let frames = smallvec![Frame { steps, next: 0 }];
+                ended = Self::branch(journey, frames, copied.clone(), stem.branch(), progress).await;
+                if ended != Settlement::Delivered {
+                    break;
+                }
+            }
+            // How a branch ended was told by it, and the worst wins.
+            stem.delivered();
+            ended
+        });
+        Moved::On(At::Branches(message, branches))
+    }
+
+    /// Each child goes on from where its parent stood, one after the other, so that their order is kept.
+    fn emit(&mut self, mut children: Vec<Message>) -> Moved<'a> {
+        let Some(last) = children.pop() else { return self.end(Settlement::Delivered) };
+        if children.is_empty() {
+            // One child needs no branch of its own.
+            return Moved::On(At::Next(Some(last)));
+        }
+        let Some(acknowledgement) = self.acknowledgement.take() else {
+            return Moved::Ended(Settlement::Released);
+        };
+        let journey = Journey { splits: self.journey.splits + 1, ..self.journey };
+        let (frames, progress) = (mem::take(&mut self.frames), self.progress);
+        Moved::On(At::Rest(Box::pin(async move {
+            let mut worst = Settlement::Delivered;
+            for child in children {
+                let branch = acknowledgement.branch();
+                let ended = Self::branch(journey, frames.clone(), child, branch, Progress::Held).await;
+                worst = worst.max(ended);
+            }
+            let ended = Self::branch(journey, frames, last, acknowledgement, progress).await;
+            worst.max(ended)
+        })))
+    }
+
+    /// Another attempt, or none.
+    fn failed(&mut self, mut attempt: Attempt<'a>, failure: Failure) -> At<'a> {
+        let Journey { version, original, .. } = self.journey;
+        let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
+        let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt.number, &failure)) else {
+            return self.give_up(failure, Some(attempt));
+        };
+        let message = attempt.message.as_ref().unwrap_or(original);
+        tracing::debug!(
+            target: "gristmill::flow", flow = &*version.facts.id, version = &*version.facts.version,
+            step = &*attempt.node.path, message_id = message.id().as_str(), attempt = attempt.number,
+            wait_ms = wait.as_millis(), "trying again after {failure}"
+        );
+        attempt.number += 1;
+        At::Pause(attempt, Box::pin(tokio::time::sleep(wait)))
+    }
+
+    /// What becomes of the message is for its flow to say. Without an attempt it failed before its first step: its key could not be
+    /// told.
+    fn give_up(&mut self, failure: Failure, attempt: Option<Attempt<'a>>) -> At<'a> {
+        let journey = self.journey;
+        let Some(acknowledgement) = self.acknowledgement.take() else { return At::Ended };
+        let (step, attempts, plugin, message) = match attempt {
+            Some(Attempt { node, message, number }) => {
+                (&*node.path, number, node.step.plugin.as_deref(), message)
+            }
+            None => ("parallel.by", 1, None, None),
+        };
+        let message = message.unwrap_or_else(|| journey.original.clone());
+        let given_up = GivenUp { failure, attempts, message, step, plugin };
+        At::Rest(Box::pin(give_up(journey, given_up, acknowledgement)))
+    }
+
+    /// The branch itself is done; `ended` is how what came of it ended, and of that the lineage was told.
+    fn end(&mut self, ended: Settlement) -> Moved<'a> {
+        if let Some(acknowledgement) = self.acknowledgement.take() {
+            acknowledgement.delivered();
+        }
+        Moved::Ended(ended)
+    }
+}
+
+impl Future for Walk<'_> {
+    type Output = Settlement;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Settlement> {
+        let walk = self.get_mut();
+        let mut at = mem::replace(&mut walk.at, At::Ended);
+        loop {
+            let moved = match at {
+                At::Start(failure) => walk.start(failure, context),
+                At::Next(message) => walk.next(message, context),
+                At::Turn(attempt) => walk.turn(attempt, context),
+                At::Step(attempt, began, running) => walk.step(attempt, began, running, false, context),
+                At::Pause(attempt, mut sleep) => match sleep.as_mut().poll(context) {
+                    Poll::Ready(()) => walk.begin(attempt, context),
+                    Poll::Pending => Moved::Waits(At::Pause(attempt, sleep)),
+                },
+                At::Branches(message, mut branches) => match branches.as_mut().poll(context) {
+                    Poll::Ready(Settlement::Delivered) => Moved::On(At::Next(Some(message))),
+                    // What would follow would be done again.
+                    Poll::Ready(ended) => walk.end(ended),
+                    Poll::Pending => Moved::Waits(At::Branches(message, branches)),
+                },
+                At::Rest(mut rest) => match rest.as_mut().poll(context) {
+                    Poll::Ready(ended) => Moved::Ended(ended),
+                    Poll::Pending => Moved::Waits(At::Rest(rest)),
+                },
+                // Only a walk that was polled after its end is here.
+                At::Ended => Moved::Ended(Settlement::Released),
+            };
+            match moved {
+                Moved::On(next) => at = next,
+                Moved::Waits(here) => {
+                    walk.at = here;
+                    walk.now = None;
+                    return Poll::Pending;
+                }
+                Moved::Ended(settlement) => return Poll::Ready(settlement),
+            }
+        }
+    }
 }
 
 /// Whether what a step made of one message keeps the limits of the delivery.
@@ -209,69 +431,6 @@ fn within_fan_out(journey: Journey<'_>, next: &Next) -> Result<(), Failure> {
         return Err(Failure::new(ErrorClass::Limit, text));
     }
     Ok(())
-}
-
-/// Runs one step until it succeeds or its policy has no attempt left.
-async fn attempt<'a>(
-    journey: Journey<'a>,
-    node: &'a StepNode<RunningStep>,
-    mut message: Message,
-    acknowledgement: &Acknowledgement,
-    progress: Progress,
-) -> Result<Next, Box<GivenUp<'a>>> {
-    let version = journey.version;
-    let mut attempt = 1;
-    if let Some(ticket) = journey.ticket {
-        ticket.may_start(node.index).await;
-    }
-    loop {
-        let context = StepContext {
-            flow: &version.facts,
-            step: &node.path,
-            attempt,
-            acknowledgement,
-            clock: &version.clock,
-        };
-        version.observer.step_begins(node.index, &message);
-        let began = Instant::now();
-        // A panic is a fault of the step, not of the deliveries beside it: it fails this attempt and nothing else.
-        let mut running = pin!(AssertUnwindSafe(node.step.step.run(message.clone(), context)).catch_unwind());
-        // What is kept here is for another attempt, which is rare enough to read the body again.
-        message.forget_reading();
-        let mut ticket = journey.ticket.filter(|_| attempt == 1 && progress == Progress::Counts);
-        let result = poll_fn(|context| {
-            let poll = running.as_mut().poll(context);
-            // What takes its place in an order at its first poll has then taken it.
-            if let Some(ticket) = ticket.take() {
-                ticket.started(node.index);
-            }
-            poll
-        })
-        .await;
-        let result = result.unwrap_or_else(|panic| Err(panicked(&*panic)));
-        let result = result.and_then(|next| within_fan_out(journey, &next).map(|()| next));
-        version.observer.step_ended(node.index, &message, began.elapsed(), result.as_ref().err());
-        let failure = match result {
-            Ok(next) => {
-                if let Next::Drop(reason) = &next {
-                    version.observer.dropped(node.index, &message, reason);
-                }
-                return Ok(next);
-            }
-            Err(failure) => failure,
-        };
-        let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
-        let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt, &failure)) else {
-            let plugin = node.step.plugin.as_deref();
-            return Err(Box::new(GivenUp { failure, attempts: attempt, message, step: &node.path, plugin }));
-        };
-        tracing::debug!(
-            target: "gristmill::flow", flow = &*version.facts.id, version = &*version.facts.version, step = &*node.path,
-            message_id = message.id().as_str(), attempt, wait_ms = wait.as_millis(), "trying again after {failure}"
-        );
-        Box::pin(tokio::time::sleep(wait)).await;
-        attempt += 1;
-    }
 }
 
 /// What a step that panicked failed with.

@@ -5,9 +5,10 @@
 //! between two deliveries obeys commands: attach another version, let another source take over, close.
 
 use std::{
+    future::poll_fn,
     hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering as Atomic},
@@ -16,9 +17,9 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::select_all};
+use futures_util::future::select_all;
 use gristmill_core::{
-    Acknowledgement, Delivery, ErrorClass, Failure, Message, Settlement,
+    Acknowledgement, Delivery, ErrorClass, Failure, Lineage, Message, Settlement,
     plugin::Health,
     settlement::Outcome,
     source::{Order, PreparedSource, SOURCE_RETRY, Source, SourceError},
@@ -34,7 +35,7 @@ use tokio_util::{
 };
 
 use super::{
-    delivery::{self, Journey},
+    delivery::{Journey, Walk},
     ending::say_released,
     lane::{Lane, Ticket},
     version::Version,
@@ -44,8 +45,8 @@ use crate::expression::Scope;
 /// A source that has failed and then has not failed again for this long, though it gives nothing, is fit again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
-/// How many deliveries the endpoint takes through the flow by itself before other tasks of its thread have their turn.
-const CARRIED_AT_ONCE: u32 = 16;
+/// How many deliveries that are there already the endpoint takes before other tasks of its thread have their turn.
+const TAKEN_AT_ONCE: u32 = 16;
 
 /// The handle of a running endpoint. Dropping it ends the endpoint at once; unsettled deliveries can still settle.
 pub(crate) struct Endpoint {
@@ -140,10 +141,11 @@ struct Task {
     finished: bool,
     closing: Option<oneshot::Sender<()>>,
     closed: bool,
-    /// The room of a delivery that needed no task.
-    spare: Option<ReusableBoxFuture<'static, ()>>,
-    /// How many deliveries needed no task since other tasks had their turn.
-    carried_here: u32,
+    /// The room of a delivery that needed no task, and its lineage.
+    spare: Option<ReusableBoxFuture<'static, Lineage>>,
+    lineage: Option<Lineage>,
+    /// How many deliveries were taken since other tasks had their turn.
+    taken: u32,
     /// Who gets what could not be finished once this endpoint is closed.
     heir: Option<mpsc::WeakUnboundedSender<Command>>,
 }
@@ -178,7 +180,8 @@ impl Endpoint {
             closing: None,
             closed: false,
             spare: None,
-            carried_here: 0,
+            lineage: None,
+            taken: 0,
             heir: None,
         };
         tokio::spawn(task.run());
@@ -279,10 +282,11 @@ fn never_took_over(limit: Duration) -> SourceError {
 
 impl Held {
     /// Tells the source how the delivery ended. The room is given back, and the lane moves on, before the source hears:
-    /// it may offer the next at once.
-    fn settle(self, version: &Version, outcome: Outcome) {
+    /// it may offer the next at once. `now` is the time, if it is known.
+    fn settle(self, version: &Version, outcome: Outcome, now: Option<std::time::Instant>) {
         let Self { message, acknowledgement, ticket, failure: _, accepted, room } = self;
-        version.observer.settled(&message, &outcome, accepted.elapsed());
+        let now = now.unwrap_or_else(std::time::Instant::now);
+        version.observer.settled(&message, &outcome, now.duration_since(accepted));
         drop(ticket);
         drop(room);
         acknowledgement.forward(outcome);
@@ -296,7 +300,7 @@ impl Held {
         }
         let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
         say_released(version, &self.message, &failure);
-        self.settle(version, released(Some(Arc::new(failure))));
+        self.settle(version, released(Some(Arc::new(failure))), None);
     }
 }
 
@@ -353,13 +357,25 @@ impl Task {
             if self.has_news_of_plugins() {
                 self.note_health();
             }
-            if self.carried_here >= CARRIED_AT_ONCE {
-                self.carried_here = 0;
+            if self.taken >= TAKEN_AT_ONCE {
+                self.taken = 0;
                 tokio::task::yield_now().await;
+            }
+            match self.commands.try_recv() {
+                Ok(command) => {
+                    self.obey(command).await;
+                    continue;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => {}
+                Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
             let may_take = self.may_take();
             let (retry_at, recovered_at) = (self.retry_at, self.recovered_at);
             let Some(source) = self.source.as_mut() else { return };
+            if may_take && let Some(delivery) = source.ready() {
+                self.took(Ok(Some(delivery)));
+                continue;
+            }
             // The source comes before all that is seldom, and what is seldom is made only when it is polled: while messages are
             // there, a turn costs no more than a look for commands.
             tokio::select! {
@@ -489,7 +505,7 @@ impl Task {
             // Its key could not be told, or the version before had no lanes.
             None => (held.ticket, held.failure) = self.place(&held.message),
         }
-        self.dispatch(held);
+        self.dispatch(held, None);
     }
 
     fn note_health(&mut self) {
@@ -578,16 +594,13 @@ impl Task {
 
     fn accept(&mut self, delivery: Delivery) {
         let Delivery { mut message, acknowledgement, redelivered: _ } = delivery;
+        self.taken += 1;
         self.version.observer.accepted(&mut message);
         let (ticket, failure) = self.place(&message);
-        self.dispatch(Held {
-            message,
-            acknowledgement,
-            ticket,
-            failure,
-            accepted: std::time::Instant::now(),
-            room: Room::take(&self.shared),
-        });
+        let accepted = std::time::Instant::now();
+        let room = Room::take(&self.shared);
+        let held = Held { message, acknowledgement, ticket, failure, accepted, room };
+        self.dispatch(held, Some(accepted));
     }
 
     /// A place in the lane of the message's key.
@@ -607,22 +620,31 @@ impl Task {
             },
         };
         self.next_number += 1;
-        let ticket = lanes.lanes.get(lane).map(|lane| lane.enter(self.next_number, version.generation));
+        let (number, generation) = (self.next_number, version.generation);
+        let ticket = match lanes.lanes.as_slice() {
+            [only] => Some(only.pass(number, generation)),
+            several => several.get(lane).map(|lane| lane.enter(number, generation)),
+        };
         (ticket, failure)
     }
 
-    /// Begins to take a delivery through the version that is attached.
-    fn dispatch(&mut self, held: Held) {
+    /// Begins to take a delivery through the version that is attached. `now` is the time, if it is known.
+    fn dispatch(&mut self, held: Held, now: Option<std::time::Instant>) {
         // A task that panics drops what it holds, which releases it.
         let version = Arc::clone(&self.version);
         let token = version.tasks.token();
-        let carried = carry(version, held, token);
-        if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
-            tokio::spawn(carried);
-            return;
-        }
+        let lane = match self.lanes.as_ref().map(|lanes| lanes.lanes.as_slice()) {
+            Some([only]) => Arc::clone(only),
+            _ => {
+                // By the time it has its turn, the clock has moved.
+                tokio::spawn(carry(version, held, Lineage::new(), None, token));
+                return;
+            }
+        };
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
+        let lineage = self.lineage.take().unwrap_or_default();
+        let carried = carry(version, held, lineage, now, token);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
                 spare.set(carried);
@@ -630,10 +652,14 @@ impl Task {
             }
             None => ReusableBoxFuture::new(carried),
         };
-        self.carried_here += 1;
         let mut context = Context::from_waker(Waker::noop());
-        match catch_unwind(AssertUnwindSafe(|| carried.poll(&mut context))) {
-            Ok(Poll::Ready(())) => self.spare = Some(carried),
+        let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(&mut context)));
+        lane.stay();
+        match polled {
+            Ok(Poll::Ready(lineage)) => {
+                self.spare = Some(carried);
+                self.lineage = Some(lineage);
+            }
             // It is polled again as soon as it is a task, whatever has woken it meanwhile.
             Ok(Poll::Pending) => drop(tokio::spawn(carried)),
             // Said by the panic's hook; what it held is dropped with it.
@@ -650,10 +676,17 @@ async fn until(then: Option<Instant>) {
     }
 }
 
-/// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended.
-async fn carry(version: Arc<Version>, held: Held, _counted: TaskTrackerToken) {
+/// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended. `now` is the time, if
+/// it is known. Gives back the lineage, which can be used again.
+async fn carry(
+    version: Arc<Version>,
+    held: Held,
+    mut lineage: Lineage,
+    mut now: Option<std::time::Instant>,
+    _counted: TaskTrackerToken,
+) -> Lineage {
     loop {
-        let outcome = once(&version, &held).await;
+        let outcome = once(&version, &held, &mut lineage, &mut now).await;
         let released = outcome.settlement == Settlement::Released;
         if released && version.is_stopped() {
             // By the time the version is stopped the endpoint has another one, or is closing; it decides.
@@ -661,7 +694,7 @@ async fn carry(version: Arc<Version>, held: Held, _counted: TaskTrackerToken) {
                 Some(endpoint) => offer(&endpoint, held, &version),
                 None => held.release(&version),
             }
-            return;
+            return lineage;
         }
         if released && version.ordering.strict && held.ticket.is_some() {
             // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
@@ -673,59 +706,56 @@ async fn carry(version: Arc<Version>, held: Held, _counted: TaskTrackerToken) {
                 }
             })
             .await;
+            now = None;
             continue;
         }
-        held.settle(&version, outcome);
-        return;
+        held.settle(&version, outcome, now);
+        return lineage;
     }
 }
 
 /// Offers to an endpoint what `version` could not finish; releases it when the endpoint is gone.
 fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, version: &Version) {
+    if let Some(ticket) = &held.ticket {
+        ticket.stay();
+    }
     if let Err(mpsc::error::SendError(Command::Offer(held))) = endpoint.send(Command::Offer(held)) {
         held.release(version);
     }
 }
 
-/// One pass through the flow.
-async fn once(version: &Version, held: &Held) -> Outcome {
-    let (acknowledgement, mut told) = Acknowledgement::awaited();
-    let children = AtomicUsize::new(0);
-    let ticket = held.ticket.as_ref();
-    let journey = Journey { version, original: &held.message, ticket, children: &children, splits: 0 };
+/// One pass through the flow. `now` is the time as far as it is known, before and after.
+async fn once(
+    version: &Version,
+    held: &Held,
+    lineage: &mut Lineage,
+    now: &mut Option<std::time::Instant>,
+) -> Outcome {
     if version.is_stopped() {
         // Nothing is begun.
         return released(None);
     }
+    let acknowledgement = lineage.begin();
+    let children = AtomicUsize::new(0);
+    let (ticket, original) = (held.ticket.as_ref(), &held.message);
     {
-        // The panic has been reported by its hook. Its branches were dropped, which releases the delivery.
-        let mut pass = pin!(AssertUnwindSafe(pass(journey, held, acknowledgement)).catch_unwind());
+        let journey = Journey { version, original, ticket, children: &children, lineage, splits: 0 };
+        let mut walk = Walk::new(journey, acknowledgement, held.failure.clone(), now.take());
+        // A panic has been reported by its hook. The walk is dropped with its branches, which releases the delivery.
+        let walked = poll_fn(|context| {
+            let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut walk).poll(context)));
+            polled.map_or(Poll::Ready(()), |polled| polled.map(drop))
+        });
         tokio::select! {
             biased;
             // First, so that what need not wait does not begin to listen.
-            _panicked = &mut pass => {}
+            () = walked => {}
             () = version.stop.cancelled() => {}
         }
+        *now = walk.now();
     }
     // Every branch has been settled or dropped by now, so the answer is there.
-    match told.try_recv() {
-        Ok(outcome) => outcome,
-        Err(_not_yet) => told.await.unwrap_or_else(|_| released(None)),
-    }
-}
-
-/// From the turn of a delivery to its end.
-async fn pass(journey: Journey<'_>, held: &Held, acknowledgement: Acknowledgement) -> Settlement {
-    if journey.version.ordering.strict
-        && let Some(ticket) = journey.ticket
-    {
-        ticket.is_first().await;
-    }
-    let message = held.message.clone();
-    match held.failure.clone() {
-        Some(failure) => delivery::fail(journey, message, acknowledgement, failure, "parallel.by").await,
-        None => delivery::run(journey, message, acknowledgement).await,
-    }
+    lineage.outcome().await
 }
 
 /// Waits until the health of one of the plugins has changed.

@@ -7,18 +7,30 @@
 //!
 //! A lane belongs to the endpoint and outlives versions. Counts of different versions cannot be compared, so a delivery of a
 //! new version waits until what the old version holds before it is gone.
+//!
+//! Most deliveries find their lane empty and are gone before the next one comes. Such a delivery *passes*: it takes a place only
+//! when it has to wait for something, so that until then its order costs no lock.
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
 };
 
 /// A queue of deliveries that keep their order.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     places: Mutex<Places>,
+    /// The number of the delivery that passes; 0 when there is none. While there is one, nothing else is in the lane, and one
+    /// thread alone looks at it: the endpoint's, which lets it pass and lets nothing else in meanwhile. So nothing here orders
+    /// memory.
+    passing: AtomicU64,
+    /// What its place would say of the delivery that passes.
+    generation: AtomicU64,
+    reached: AtomicUsize,
 }
 
 /// By number. Most come at the end and leave from the front.
@@ -46,10 +58,32 @@ pub(crate) struct Ticket {
 }
 
 impl Lane {
-    /// A place at the end. Numbers are given by the endpoint and only grow.
+    /// A place at the end. Numbers are given by the endpoint, begin with 1 and only grow.
     pub(crate) fn enter(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
         self.lock().0.push_back(Place { number, generation, reached: 0, waker: None });
         Ticket { lane: Arc::clone(self), number, stays: false }
+    }
+
+    /// The same for a delivery that is taken through its flow at once, and on this thread. If the lane is empty, it passes: before
+    /// anything else enters the lane, or the delivery is polled on another thread, [`Lane::stay`] must be called.
+    pub(crate) fn pass(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
+        if !self.lock().0.is_empty() {
+            return self.enter(number, generation);
+        }
+        self.passing.store(number, Relaxed);
+        self.generation.store(generation, Relaxed);
+        self.reached.store(0, Relaxed);
+        Ticket { lane: Arc::clone(self), number, stays: false }
+    }
+
+    /// What passes, if it is not gone, takes a place.
+    pub(crate) fn stay(&self) {
+        let number = self.passing.load(Relaxed);
+        if number != 0 {
+            self.passing.store(0, Relaxed);
+            let (generation, reached) = (self.generation.load(Relaxed), self.reached.load(Relaxed));
+            self.lock().0.push_back(Place { number, generation, reached, waker: None });
+        }
     }
 
     /// The queue is never left half changed, so a poisoned lock is taken all the same.
@@ -85,41 +119,54 @@ impl Ticket {
         }
     }
 
+    /// Takes a place, if it passes: it is about to go to another thread.
+    pub(crate) fn stay(&self) {
+        if self.passes() {
+            self.lane.stay();
+        }
+    }
+
     /// Leaves for good, and lets nothing that comes after it start anything more: the source gives the delivery again at
     /// another time, and with it all that its order puts behind it.
     pub(crate) fn block(mut self) {
+        self.stay();
         self.stays = true;
     }
 
-    /// Waits until the delivery before this one has started `step`, or is gone.
-    pub(crate) async fn may_start(&self, step: usize) {
-        self.wait(|mine, before| before.generation == mine && before.reached > step).await;
+    /// Ready when the delivery before this one has started `step`, or is gone.
+    pub(crate) fn poll_may_start(&self, step: usize, context: &Context<'_>) -> Poll<()> {
+        self.poll(context, |mine, before| before.generation == mine && before.reached > step)
     }
 
-    /// Waits until this delivery is the oldest.
-    pub(crate) async fn is_first(&self) {
-        self.wait(|_, _| false).await;
+    /// Ready when this delivery is the oldest.
+    pub(crate) fn poll_is_first(&self, context: &Context<'_>) -> Poll<()> {
+        self.poll(context, |_, _| false)
     }
 
-    async fn wait(&self, passed: impl Fn(u64, &Place) -> bool) {
-        poll_fn(|context| {
-            let mut places = self.lane.lock();
-            let Some(index) = places.index(self.number) else { return Poll::Ready(()) };
-            let before = index.checked_sub(1).and_then(|before| places.0.get(before));
-            let mine = places.0.get(index).map_or(0, |place| place.generation);
-            if before.is_none_or(|before| passed(mine, before)) {
-                return Poll::Ready(());
-            }
-            if let Some(place) = places.0.get_mut(index) {
-                place.waker = Some(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    fn poll(&self, context: &Context<'_>, passed: impl Fn(u64, &Place) -> bool) -> Poll<()> {
+        if self.passes() {
+            return Poll::Ready(());
+        }
+        let mut places = self.lane.lock();
+        let Some(index) = places.index(self.number) else { return Poll::Ready(()) };
+        let before = index.checked_sub(1).and_then(|before| places.0.get(before));
+        let mine = places.0.get(index).map_or(0, |place| place.generation);
+        if before.is_none_or(|before| passed(mine, before)) {
+            return Poll::Ready(());
+        }
+        if let Some(place) = places.0.get_mut(index) {
+            place.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Says that `step` has been started, which lets the next delivery start it.
     pub(crate) fn started(&self, step: usize) {
+        if self.passes() {
+            let reached = &self.lane.reached;
+            reached.store(reached.load(Relaxed).max(step + 1), Relaxed);
+            return;
+        }
         let mut places = self.lane.lock();
         if let Some(index) = places.index(self.number)
             && let Some(place) = places.0.get_mut(index)
@@ -129,10 +176,19 @@ impl Ticket {
             places.wake(index + 1);
         }
     }
+
+    /// Whether it has no place yet, and needs none.
+    fn passes(&self) -> bool {
+        self.lane.passing.load(Relaxed) == self.number
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if self.passes() {
+            self.lane.passing.store(0, Relaxed);
+            return;
+        }
         let mut places = self.lane.lock();
         if self.stays {
             // What it has started counts no more: nothing may follow it there.
@@ -150,27 +206,29 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
+    use std::future::poll_fn;
 
     use super::*;
 
-    fn ready(future: impl Future<Output = ()>) -> bool {
-        let mut future = Box::pin(future);
-        let mut context = std::task::Context::from_waker(Waker::noop());
-        future.as_mut().poll(&mut context).is_ready()
+    fn may_start(ticket: &Ticket, step: usize) -> bool {
+        ticket.poll_may_start(step, &Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn is_first(ticket: &Ticket) -> bool {
+        ticket.poll_is_first(&Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn a_step_is_started_in_order() {
         let lane = Arc::new(Lane::default());
         let (a, b, c) = (lane.enter(1, 0), lane.enter(2, 0), lane.enter(3, 0));
-        assert!(ready(a.may_start(0)) && !ready(b.may_start(0)) && !ready(c.may_start(0)));
+        assert!(may_start(&a, 0) && !may_start(&b, 0) && !may_start(&c, 0));
         a.started(0);
-        assert!(ready(b.may_start(0)) && !ready(c.may_start(0)) && !ready(b.may_start(1)));
+        assert!(may_start(&b, 0) && !may_start(&c, 0) && !may_start(&b, 1));
         a.started(3);
         b.started(0);
-        assert!(ready(b.may_start(1)) && ready(b.may_start(3)) && !ready(b.may_start(4)));
-        assert!(ready(c.may_start(0)) && !ready(c.may_start(1)));
+        assert!(may_start(&b, 1) && may_start(&b, 3) && !may_start(&b, 4));
+        assert!(may_start(&c, 0) && !may_start(&c, 1));
     }
 
     #[test]
@@ -180,9 +238,9 @@ mod tests {
         a.started(0);
         b.started(0);
         drop(b);
-        assert!(ready(c.may_start(0)) && !ready(c.may_start(1)));
+        assert!(may_start(&c, 0) && !may_start(&c, 1));
         drop(a);
-        assert!(ready(c.may_start(1)) && ready(c.is_first()));
+        assert!(may_start(&c, 1) && is_first(&c));
     }
 
     #[test]
@@ -190,11 +248,11 @@ mod tests {
         let lane = Arc::new(Lane::default());
         let (old, new) = (lane.enter(1, 0), lane.enter(2, 1));
         old.started(7);
-        assert!(!ready(new.may_start(0)));
+        assert!(!may_start(&new, 0));
         old.restart(1);
-        assert!(!ready(new.may_start(0)));
+        assert!(!may_start(&new, 0));
         old.started(0);
-        assert!(ready(new.may_start(0)));
+        assert!(may_start(&new, 0));
     }
 
     #[test]
@@ -205,7 +263,7 @@ mod tests {
         b.started(0);
         b.block();
         drop(a);
-        assert!(!ready(c.may_start(0)) && !ready(c.is_first()));
+        assert!(!may_start(&c, 0) && !is_first(&c));
     }
 
     #[tokio::test]
@@ -213,9 +271,9 @@ mod tests {
         let lane = Arc::new(Lane::default());
         let (a, b) = (lane.enter(1, 0), lane.enter(2, 0));
         let waiting = tokio::spawn(async move {
-            b.may_start(0).await;
+            poll_fn(|context| b.poll_may_start(0, context)).await;
             b.started(0);
-            b.is_first().await;
+            poll_fn(|context| b.poll_is_first(context)).await;
         });
         tokio::task::yield_now().await;
         a.started(0);
@@ -223,5 +281,41 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(a);
         waiting.await.unwrap();
+    }
+
+    #[test]
+    fn what_passes_has_its_turn_and_leaves_nothing_behind() {
+        let lane = Arc::new(Lane::default());
+        let a = lane.pass(1, 0);
+        assert!(may_start(&a, 0) && is_first(&a));
+        a.started(0);
+        drop(a);
+        lane.stay();
+        let b = lane.enter(2, 0);
+        assert!(is_first(&b), "nothing is before it");
+    }
+
+    #[test]
+    fn what_has_to_wait_on_its_way_through_takes_its_place() {
+        let lane = Arc::new(Lane::default());
+        let a = lane.pass(1, 0);
+        a.started(1);
+        lane.stay();
+        let b = lane.pass(2, 0);
+        assert!(may_start(&b, 1) && !may_start(&b, 2) && !is_first(&b));
+        a.started(2);
+        assert!(may_start(&b, 2));
+        drop(a);
+        assert!(is_first(&b));
+    }
+
+    #[test]
+    fn what_blocks_on_its_way_through_is_overtaken_by_nothing() {
+        let lane = Arc::new(Lane::default());
+        let a = lane.pass(1, 0);
+        a.started(3);
+        a.block();
+        let b = lane.pass(2, 0);
+        assert!(!may_start(&b, 0) && !is_first(&b));
     }
 }

@@ -10,7 +10,7 @@ use gristmill_core::{
     config::Node,
     limits::FlowLimits,
     sink::{Outgoing, Sink},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 
 use super::{BuildContext, Built, Checked, CheckedStep, Verb, scope, send::sink_schema, within_limits};
@@ -43,9 +43,14 @@ impl CheckedStep for CheckedCall {
     }
 }
 
-#[async_trait]
 impl Step for CallStep {
-    async fn run(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::waiting(self.call(message, context))
+    }
+}
+
+impl CallStep {
+    async fn call(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
         let texts = self.checked.render(&scope(&message, &context))?;
         message.forget_reading();
         let answer = self.sink.call(Outgoing::new(&message, &texts)).await?;

@@ -1,11 +1,10 @@
 //! `choice`: the first branch whose condition holds takes the message (EIP: content-based router). What comes out of the
 //! branch goes on after the step. A message that no branch takes is an error, not a silent drop.
 
-use async_trait::async_trait;
 use gristmill_core::{
     Failure, Message,
     config::{self, Node},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -119,12 +118,17 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     good.then(|| Checked::ready(ChoiceStep { conditions }, branches))
 }
 
-#[async_trait]
 impl Step for ChoiceStep {
-    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::Done(self.choose(message, &context))
+    }
+}
+
+impl ChoiceStep {
+    fn choose(&self, message: Message, context: &StepContext<'_>) -> Result<Next, Failure> {
         let mut chosen = None;
         {
-            let scope = scope(&message, &context);
+            let scope = scope(&message, context);
             for (index, condition) in self.conditions.iter().enumerate() {
                 if condition.as_ref().map_or(Ok(true), |c| c.evaluate_bool(&scope))? {
                     chosen = Some(index);

@@ -1,11 +1,10 @@
 //! `filter`: lets a message on only if a condition holds (EIP: message filter). What does not pass is dropped on purpose, and
 //! counted.
 
-use async_trait::async_trait;
 use gristmill_core::{
     Failure, Message,
     config::{self, Node},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -43,10 +42,15 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     Some(Checked::ready(FilterStep { keep, reason }, Vec::new()))
 }
 
-#[async_trait]
 impl Step for FilterStep {
-    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
-        let keep = self.keep.evaluate_bool(&scope(&message, &context))?;
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::Done(self.filter(message, &context))
+    }
+}
+
+impl FilterStep {
+    fn filter(&self, message: Message, context: &StepContext<'_>) -> Result<Next, Failure> {
+        let keep = self.keep.evaluate_bool(&scope(&message, context))?;
         Ok(if keep { Next::Continue(message) } else { Next::Drop(self.reason.clone()) })
     }
 }

@@ -1,10 +1,9 @@
 //! `log`: writes a line to the runtime's log and lets the message on.
 
-use async_trait::async_trait;
 use gristmill_core::{
     Failure, Message,
     config::{self, Node},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -60,10 +59,15 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     Some(Checked::ready(LogStep { text, level: config.level }, Vec::new()))
 }
 
-#[async_trait]
 impl Step for LogStep {
-    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
-        let text = self.text.render(&scope(&message, &context))?;
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::Done(self.log(message, &context))
+    }
+}
+
+impl LogStep {
+    fn log(&self, message: Message, context: &StepContext<'_>) -> Result<Next, Failure> {
+        let text = self.text.render(&scope(&message, context))?;
         // A message must not be able to forge a line of the log or to speak to the terminal.
         let text: String = text.chars().take(MAX_LINE_CHARS).flat_map(visible).collect();
         let (flow, version) = (&*context.flow.id, &*context.flow.version);

@@ -153,7 +153,7 @@ fn within_limits(message: Message, limits: &FlowLimits) -> Result<Message, Failu
             limits.headers
         ));
     }
-    let bytes: usize = message.headers().iter().map(|(n, v)| n.len() + v.len()).sum();
+    let bytes = message.headers().bytes();
     if bytes > limits.header_bytes {
         return over(format!(
             "{bytes} bytes of headers are more than the limit of {} (limits.header_bytes)",

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use gristmill_core::{
     ErrorClass, Failure, Headers, Message, Reply,
     config::{self, Mistake, Node, Secret},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -99,10 +98,15 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     Some(Checked::ready(step, Vec::new()))
 }
 
-#[async_trait]
 impl Step for ReplyStep {
-    async fn run(&self, message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
-        let scope = scope(&message, &context);
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::Done(self.reply(message, &context))
+    }
+}
+
+impl ReplyStep {
+    fn reply(&self, message: Message, context: &StepContext<'_>) -> Result<Next, Failure> {
+        let scope = scope(&message, context);
         let mut headers = Headers::new();
         for header in &self.headers {
             let value = header.value.render(&scope)?;
@@ -110,7 +114,7 @@ impl Step for ReplyStep {
             append.map_err(|e| Failure::new(ErrorClass::Expression, e.to_string()))?;
         }
         let body = self.body.as_ref().map_or(Ok(Bytes::new()), |body| body.render(&scope))?;
-        context.acknowledgement.set_reply(Reply { status: self.status, headers, body });
+        context.lineage.set_reply(Reply { status: self.status, headers, body });
         Ok(Next::Continue(message))
     }
 }

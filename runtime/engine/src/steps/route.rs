@@ -9,7 +9,7 @@ use gristmill_core::{
     config::{self, Node},
     limits::PluginLimits,
     plugin::{Grants, Plugin, World},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -114,9 +114,14 @@ impl CheckedStep for CheckedRoute {
     }
 }
 
-#[async_trait]
 impl Step for RouteStep {
-    async fn run(&self, message: Message, _: StepContext<'_>) -> Result<Next, Failure> {
+    fn run<'a>(&'a self, message: Message, _: StepContext<'a>) -> Running<'a> {
+        Running::waiting(self.route(message))
+    }
+}
+
+impl RouteStep {
+    async fn route(&self, message: Message) -> Result<Next, Failure> {
         let routes = self.plugin.route(&message).await?;
         let mut chosen = Vec::with_capacity(routes.len());
         for route in &routes {

@@ -9,7 +9,7 @@ use gristmill_core::{
     adapter::SinkUse,
     config::{Node, Schema},
     sink::{Outgoing, Sink},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 
 use super::{BuildContext, Built, Checked, CheckedStep, Verb, scope};
@@ -46,9 +46,14 @@ impl CheckedStep for CheckedSend {
     }
 }
 
-#[async_trait]
 impl Step for SendStep {
-    async fn run(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::waiting(self.send(message, context))
+    }
+}
+
+impl SendStep {
+    async fn send(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
         let texts = self.checked.render(&scope(&message, &context))?;
         message.forget_reading();
         self.sink.send(Outgoing::new(&message, &texts)).await?;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use gristmill_core::{
     ErrorClass, Failure, Message,
     config::{self, Node, Secret},
     limits::FlowLimits,
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -80,11 +79,16 @@ fn check(node: &Node, checker: &mut StepChecker<'_>) -> Option<Checked> {
     Some(Checked::ready(step, Vec::new()))
 }
 
-#[async_trait]
 impl Step for SetStep {
-    async fn run(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::Done(self.set(message, &context))
+    }
+}
+
+impl SetStep {
+    fn set(&self, mut message: Message, context: &StepContext<'_>) -> Result<Next, Failure> {
         let (values, body) = {
-            let scope = scope(&message, &context);
+            let scope = scope(&message, context);
             let values =
                 self.headers.iter().map(|h| h.value.render(&scope)).collect::<Result<Vec<_>, _>>()?;
             (values, self.body.as_ref().map(|body| body.render(&scope)).transpose()?)

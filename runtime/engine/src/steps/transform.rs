@@ -8,7 +8,7 @@ use gristmill_core::{
     config::{self, Node},
     limits::{FlowLimits, PluginLimits},
     plugin::{Grants, LoadedPlugin, Plugin, PluginScope, PluginSettings, Transformed, World},
-    step::{Next, Step, StepContext},
+    step::{Next, Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -162,9 +162,14 @@ impl CheckedStep for CheckedTransform {
     }
 }
 
-#[async_trait]
 impl Step for TransformStep {
-    async fn run(&self, message: Message, _: StepContext<'_>) -> Result<Next, Failure> {
+    fn run<'a>(&'a self, message: Message, _: StepContext<'a>) -> Running<'a> {
+        Running::waiting(self.transform(message))
+    }
+}
+
+impl TransformStep {
+    async fn transform(&self, message: Message) -> Result<Next, Failure> {
         match self.plugin.transform(&message).await? {
             Transformed::Change(change) => change.apply(message, &self.limits).map(Next::Continue),
             Transformed::Drop(reason) => Ok(Next::Drop(reason)),
