@@ -7,7 +7,7 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Poll, Waker},
 };
 
@@ -23,10 +23,13 @@ pub struct Acknowledgement {
     settled: bool,
 }
 
-/// The end of a delivery's lineage at which its outcome is awaited: for what stands between source and flow. It can be used for one
-/// delivery after the other, and then asks for no memory.
+/// The lineage of one delivery's way through a flow, for what takes it through: the *trunk*, which is told how it ended by what it
+/// does and needs no acknowledgement. Only a branch beside it asks for memory.
+#[derive(Default)]
 pub struct Lineage {
-    record: Arc<Shared<Awaited>>,
+    reply: Mutex<Option<Reply>>,
+    /// What the branches have in common, and the trunk as one of them.
+    branches: OnceLock<Arc<Shared<Awaited>>>,
 }
 
 /// What all branches have in common. One piece of memory, whatever is to be done in the end.
@@ -135,32 +138,33 @@ impl std::fmt::Debug for Acknowledgement {
 // === impl Lineage ===
 
 impl Lineage {
-    /// A lineage without a delivery.
+    /// Of a delivery without branches.
     pub fn new() -> Self {
-        Self { record: Arc::new(Shared(Mutex::new(Record::of(Awaited::default())))) }
+        Self::default()
     }
 
-    /// The acknowledgement of a delivery, from now on the one whose outcome is awaited here.
-    pub fn begin(&mut self) -> Acknowledgement {
-        match Arc::get_mut(&mut self.record) {
-            Some(Shared(record)) => {
-                *record.get_mut().unwrap_or_else(PoisonError::into_inner) = Record::of(Awaited::default());
-            }
-            // A branch of the delivery before is not gone yet.
-            None => *self = Self::new(),
-        }
-        Acknowledgement { record: Arc::clone(&self.record) as Arc<Shared<dyn Complete>>, settled: false }
+    /// A branch beside the trunk.
+    pub fn branch(&self) -> Acknowledgement {
+        let record =
+            self.branches.get_or_init(|| Arc::new(Shared(Mutex::new(Record::of(Awaited::default())))));
+        record.lock().branches += 1;
+        Acknowledgement { record: Arc::clone(record) as Arc<Shared<dyn Complete>>, settled: false }
     }
 
     /// What the source shall answer. The last call wins, whichever branch it is of; it is sent when the delivery has settled.
     pub fn set_reply(&self, reply: Reply) {
-        self.record.lock().reply = Some(reply);
+        *self.reply.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
     }
 
-    /// What it came to, as soon as the last branch has settled. Told once.
-    pub async fn outcome(&self) -> Outcome {
-        poll_fn(|context| {
-            let mut record = self.record.lock();
+    /// What it came to, as soon as the last branch has settled, when the trunk has ended so.
+    pub async fn outcome(self, trunk: Settlement) -> Outcome {
+        let reply = self.reply.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = self.branches.into_inner() else {
+            return Outcome { settlement: trunk, dead_lettered: false, reply, failure: None };
+        };
+        record.lock().end(trunk, None);
+        let outcome = poll_fn(|context| {
+            let mut record = record.lock();
             let awaited = &mut record.complete;
             match awaited.outcome.take() {
                 Some(outcome) => Poll::Ready(outcome),
@@ -170,13 +174,8 @@ impl Lineage {
                 }
             }
         })
-        .await
-    }
-}
-
-impl Default for Lineage {
-    fn default() -> Self {
-        Self::new()
+        .await;
+        Outcome { reply: reply.or(outcome.reply), ..outcome }
     }
 }
 
@@ -327,33 +326,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_awaited_lineage_tells_of_one_delivery_after_the_other() {
-        let mut lineage = Lineage::new();
-        let first = lineage.begin();
-        let branch = first.branch();
+    async fn without_branches_the_trunk_is_the_outcome() {
+        let lineage = Lineage::new();
         lineage.set_reply(Reply { status: Some(202), headers: crate::Headers::new(), body: "".into() });
-        let waiting = tokio::spawn(async move { (lineage.outcome().await, lineage) });
-        first.delivered();
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "told before the last branch");
-        branch.rejected(None);
-        let (outcome, mut lineage) = waiting.await.unwrap();
-        assert_eq!(outcome.settlement, Settlement::Rejected);
-        assert_eq!(outcome.reply.unwrap().status, Some(202));
-
-        lineage.begin().delivered();
-        let outcome = lineage.outcome().await;
-        assert_eq!(outcome.settlement, Settlement::Delivered);
-        assert!(outcome.reply.is_none(), "nothing of the delivery before is left");
+        let outcome = lineage.outcome(Settlement::Released).await;
+        assert_eq!((outcome.settlement, outcome.reply.unwrap().status), (Settlement::Released, Some(202)));
     }
 
     #[tokio::test]
-    async fn a_late_branch_of_the_delivery_before_does_not_count_for_the_next() {
-        let mut lineage = Lineage::new();
-        let late = lineage.begin();
-        let next = lineage.begin();
-        late.rejected(None);
-        next.delivered();
-        assert_eq!(lineage.outcome().await.settlement, Settlement::Delivered);
+    async fn the_outcome_waits_for_the_last_branch_and_is_the_worst() {
+        let lineage = Lineage::new();
+        let (one, other) = (lineage.branch(), lineage.branch());
+        one.delivered();
+        let waiting = tokio::spawn(lineage.outcome(Settlement::Delivered));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "told before the last branch");
+        other.rejected(None);
+        assert_eq!(waiting.await.unwrap().settlement, Settlement::Rejected);
+    }
+
+    #[tokio::test]
+    async fn a_trunk_that_did_not_end_counts_as_much_as_a_branch() {
+        let lineage = Lineage::new();
+        lineage.branch().rejected(None);
+        assert_eq!(lineage.outcome(Settlement::Released).await.settlement, Settlement::Released);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering as Atomic},
+    atomic::{AtomicBool, AtomicU64, Ordering as Atomic},
 };
 
 use futures_util::future::BoxFuture;
@@ -65,6 +65,7 @@ pub(crate) async fn build(
         endings: endings(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
+        stopped: AtomicBool::new(false),
     })
 }
 

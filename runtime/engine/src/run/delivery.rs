@@ -72,7 +72,7 @@ enum Progress {
 pub(crate) struct Walk<'a> {
     journey: Journey<'a>,
     frames: Frames<'a>,
-    /// Until the branch is settled.
+    /// What a branch owes until it is settled. The trunk owes nothing: what it is worth is how it ends.
     acknowledgement: Option<Acknowledgement>,
     progress: Progress,
     at: At<'a>,
@@ -125,16 +125,11 @@ struct Attempt<'a> {
 impl<'a> Walk<'a> {
     /// Through all steps of the version. `failure` is what is wrong with the message before its first step; `now` is the time, if
     /// it is known.
-    pub(crate) fn new(
-        journey: Journey<'a>,
-        acknowledgement: Acknowledgement,
-        failure: Option<Failure>,
-        now: Option<Instant>,
-    ) -> Self {
+    pub(crate) fn trunk(journey: Journey<'a>, failure: Option<Failure>, now: Option<Instant>) -> Self {
         Self {
             journey,
             frames: smallvec![Frame { steps: &journey.version.steps, next: 0 }],
-            acknowledgement: Some(acknowledgement),
+            acknowledgement: None,
             progress: Progress::Counts,
             at: At::Start(failure),
             now,
@@ -290,9 +285,7 @@ impl<'a> Walk<'a> {
         branches: Vec<usize>,
     ) -> Moved<'a> {
         let (journey, progress, copied) = (self.journey, self.progress, message.clone());
-        let Some(stem) = self.acknowledgement.as_ref().map(Acknowledgement::branch) else {
-            return Moved::Ended(Settlement::Released);
-        };
+        let stem = self.beside();
         let branches = Box::pin(async move {
             let mut ended = Settlement::Delivered;
             for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
@@ -316,9 +309,7 @@ impl<'a> Walk<'a> {
             // One child needs no branch of its own.
             return Moved::On(At::Next(Some(last)));
         }
-        let Some(acknowledgement) = self.acknowledgement.take() else {
-            return Moved::Ended(Settlement::Released);
-        };
+        let acknowledgement = self.takes_over();
         let journey = Journey { splits: self.journey.splits + 1, ..self.journey };
         let (frames, progress) = (mem::take(&mut self.frames), self.progress);
         Moved::On(At::Rest(Box::pin(async move {
@@ -354,7 +345,7 @@ impl<'a> Walk<'a> {
     /// told.
     fn give_up(&mut self, failure: Failure, attempt: Option<Attempt<'a>>) -> At<'a> {
         let journey = self.journey;
-        let Some(acknowledgement) = self.acknowledgement.take() else { return At::Ended };
+        let acknowledgement = self.takes_over();
         let (step, attempts, plugin, message) = match attempt {
             Some(Attempt { node, message, number }) => {
                 (&*node.path, number, node.step.plugin.as_deref(), message)
@@ -364,6 +355,16 @@ impl<'a> Walk<'a> {
         let message = message.unwrap_or_else(|| journey.original.clone());
         let given_up = GivenUp { failure, attempts, message, step, plugin };
         At::Rest(Box::pin(give_up(journey, given_up, acknowledgement)))
+    }
+
+    /// One more branch beside this one.
+    fn beside(&self) -> Acknowledgement {
+        self.acknowledgement.as_ref().map_or_else(|| self.journey.lineage.branch(), Acknowledgement::branch)
+    }
+
+    /// What this branch owes, for what goes on in its place.
+    fn takes_over(&mut self) -> Acknowledgement {
+        self.acknowledgement.take().unwrap_or_else(|| self.journey.lineage.branch())
     }
 
     /// The branch itself is done; `ended` is how what came of it ended, and of that the lineage was told.

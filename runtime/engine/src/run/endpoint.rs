@@ -29,10 +29,7 @@ use tokio::{
     time::Instant,
 };
 
-use tokio_util::{
-    sync::ReusableBoxFuture,
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
-};
+use tokio_util::{sync::ReusableBoxFuture, task::TaskTracker};
 
 use super::{
     delivery::{Journey, Walk},
@@ -141,9 +138,8 @@ struct Task {
     finished: bool,
     closing: Option<oneshot::Sender<()>>,
     closed: bool,
-    /// The room of a delivery that needed no task, and its lineage.
-    spare: Option<ReusableBoxFuture<'static, Lineage>>,
-    lineage: Option<Lineage>,
+    /// The room of a delivery that needed no task.
+    spare: Option<ReusableBoxFuture<'static, ()>>,
     /// How many deliveries were taken since other tasks had their turn.
     taken: u32,
     /// Who gets what could not be finished once this endpoint is closed.
@@ -180,7 +176,6 @@ impl Endpoint {
             closing: None,
             closed: false,
             spare: None,
-            lineage: None,
             taken: 0,
             heir: None,
         };
@@ -632,19 +627,14 @@ impl Task {
     fn dispatch(&mut self, held: Held, now: Option<std::time::Instant>) {
         // A task that panics drops what it holds, which releases it.
         let version = Arc::clone(&self.version);
-        let token = version.tasks.token();
-        let lane = match self.lanes.as_ref().map(|lanes| lanes.lanes.as_slice()) {
-            Some([only]) => Arc::clone(only),
-            _ => {
-                // By the time it has its turn, the clock has moved.
-                tokio::spawn(carry(version, held, Lineage::new(), None, token));
-                return;
-            }
-        };
+        if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
+            // By the time it has its turn, the clock has moved.
+            version.tasks.spawn(carry(Arc::clone(&version), held, None));
+            return;
+        }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
-        let lineage = self.lineage.take().unwrap_or_default();
-        let carried = carry(version, held, lineage, now, token);
+        let carried = carry(version, held, now);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
                 spare.set(carried);
@@ -654,14 +644,13 @@ impl Task {
         };
         let mut context = Context::from_waker(Waker::noop());
         let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(&mut context)));
-        lane.stay();
+        if let Some([lane]) = self.lanes.as_ref().map(|lanes| lanes.lanes.as_slice()) {
+            lane.stay();
+        }
         match polled {
-            Ok(Poll::Ready(lineage)) => {
-                self.spare = Some(carried);
-                self.lineage = Some(lineage);
-            }
+            Ok(Poll::Ready(())) => self.spare = Some(carried),
             // It is polled again as soon as it is a task, whatever has woken it meanwhile.
-            Ok(Poll::Pending) => drop(tokio::spawn(carried)),
+            Ok(Poll::Pending) => drop(self.version.tasks.spawn(carried)),
             // Said by the panic's hook; what it held is dropped with it.
             Err(_panic) => {}
         }
@@ -676,17 +665,13 @@ async fn until(then: Option<Instant>) {
     }
 }
 
-/// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended. `now` is the time, if
-/// it is known. Gives back the lineage, which can be used again.
-async fn carry(
-    version: Arc<Version>,
-    held: Held,
-    mut lineage: Lineage,
-    mut now: Option<std::time::Instant>,
-    _counted: TaskTrackerToken,
-) -> Lineage {
+/// Takes one delivery through a version and tells its source how it ended. `now` is the time, if it is known.
+///
+/// As a task it is one of the version's, which waits for it when it drains. Before it is one, it is a part of the endpoint's task,
+/// and no version drains that an endpoint is still in the middle of a delivery with: an endpoint lets go of a version between two.
+async fn carry(version: Arc<Version>, held: Held, mut now: Option<std::time::Instant>) {
     loop {
-        let outcome = once(&version, &held, &mut lineage, &mut now).await;
+        let outcome = once(&version, &held, &mut now).await;
         let released = outcome.settlement == Settlement::Released;
         if released && version.is_stopped() {
             // By the time the version is stopped the endpoint has another one, or is closing; it decides.
@@ -694,7 +679,7 @@ async fn carry(
                 Some(endpoint) => offer(&endpoint, held, &version),
                 None => held.release(&version),
             }
-            return lineage;
+            return;
         }
         if released && version.ordering.strict && held.ticket.is_some() {
             // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
@@ -710,7 +695,7 @@ async fn carry(
             continue;
         }
         held.settle(&version, outcome, now);
-        return lineage;
+        return;
     }
 }
 
@@ -725,37 +710,33 @@ fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, version: &Versio
 }
 
 /// One pass through the flow. `now` is the time as far as it is known, before and after.
-async fn once(
-    version: &Version,
-    held: &Held,
-    lineage: &mut Lineage,
-    now: &mut Option<std::time::Instant>,
-) -> Outcome {
+async fn once(version: &Version, held: &Held, now: &mut Option<std::time::Instant>) -> Outcome {
     if version.is_stopped() {
         // Nothing is begun.
         return released(None);
     }
-    let acknowledgement = lineage.begin();
-    let children = AtomicUsize::new(0);
+    let (lineage, children) = (Lineage::new(), AtomicUsize::new(0));
     let (ticket, original) = (held.ticket.as_ref(), &held.message);
-    {
-        let journey = Journey { version, original, ticket, children: &children, lineage, splits: 0 };
-        let mut walk = Walk::new(journey, acknowledgement, held.failure.clone(), now.take());
-        // A panic has been reported by its hook. The walk is dropped with its branches, which releases the delivery.
+    let ended = {
+        let journey =
+            Journey { version, original, ticket, children: &children, lineage: &lineage, splits: 0 };
+        let mut walk = Walk::trunk(journey, held.failure.clone(), now.take());
         let walked = poll_fn(|context| {
             let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut walk).poll(context)));
-            polled.map_or(Poll::Ready(()), |polled| polled.map(drop))
+            // A panic has been reported by its hook. It releases the delivery, as does the end of the version.
+            polled.unwrap_or(Poll::Ready(Settlement::Released))
         });
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             // First, so that what need not wait does not begin to listen.
-            () = walked => {}
-            () = version.stop.cancelled() => {}
-        }
+            ended = walked => ended,
+            () = version.stop.cancelled() => Settlement::Released,
+        };
         *now = walk.now();
-    }
+        ended
+    };
     // Every branch has been settled or dropped by now, so the answer is there.
-    lineage.outcome().await
+    lineage.outcome(ended).await
 }
 
 /// Waits until the health of one of the plugins has changed.

@@ -1,7 +1,17 @@
 //! One version of a flow with everything open: its steps in a tree, its policy, its hooks. Shared by all its deliveries;
 //! when the last of them is gone, what it holds is closed.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Duration,
+};
 
 use gristmill_core::{
     Clock,
@@ -40,6 +50,8 @@ pub(crate) struct Version {
     pub(crate) tasks: TaskTracker,
     /// Cancelled at the drain limit.
     pub(crate) stop: CancellationToken,
+    /// That it was, for what only has a look: the token itself is behind a lock.
+    pub(crate) stopped: AtomicBool,
 }
 
 /// A step that runs.
@@ -85,6 +97,7 @@ impl Version {
             return 0;
         }
         let left = self.tasks.len();
+        self.stopped.store(true, Release);
         self.stop.cancel();
         self.tasks.wait().await;
         left
@@ -92,7 +105,7 @@ impl Version {
 
     /// Whether it was stopped at its drain limit.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.is_cancelled()
+        self.stopped.load(Acquire)
     }
 
     /// The worst health among its plugins.
