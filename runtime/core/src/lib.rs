@@ -13,11 +13,13 @@
 //! | [`adapter`] | what a protocol registers: its source and sink |
 //! | [`connection`] | named connections, which flows share |
 //! | [`observe`] | the hooks through which metrics, traces and the admin API see deliveries |
+//! | [`background`] | threads for long work that gives way to messages |
 //! | [`rate`] | how many lines a second something may write to the log |
 //! | [`testkit`] | (feature `testkit`) doubles, and the contract suite of adapters |
 
 pub mod acknowledgement;
 pub mod adapter;
+pub mod background;
 pub mod clock;
 pub mod config;
 pub mod connection;

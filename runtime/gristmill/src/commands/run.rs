@@ -2,10 +2,13 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
-use gristmill_core::{SystemClock, config::Mistake, observe::ReloadResult};
+use gristmill_core::{SystemClock, background, config::Mistake, observe::ReloadResult};
 use gristmill_engine::flow::FlowFile;
 use gristmill_engine::runtime::{Applied, DOWN_RETRY, Runtime, RuntimeParts};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -332,11 +335,12 @@ impl From<Vec<Mistake>> for Refused {
 }
 
 impl Server<'_> {
-    /// Makes what runs agree with these files, on a task of its own: a check that keeps a thread busy must not keep signals
-    /// from being heard.
+    /// Makes what runs agree with these files, on a thread of its own: a check that keeps it busy must neither keep messages
+    /// waiting nor signals from being heard.
     async fn load(&self, files: Vec<FlowFile>, say: Say) {
         let runtime = Arc::clone(&self.runtime);
-        let applied = tokio::spawn(async move { runtime.apply(files).await }).await;
+        let here = Handle::current();
+        let applied = background::run("gristmill-apply", move || here.block_on(runtime.apply(files))).await;
         // Before it is said that flows run: whoever reads that may ask `/health/ready` at once.
         self.admin.loaded.cancel();
         match applied {

@@ -1,0 +1,89 @@
+//! Threads for long work that gives way to messages: to check flows and to compile plugins takes the processor for many
+//! milliseconds, in which on a busy machine every message would wait.
+
+use std::{fmt, io, thread};
+
+use tokio::sync::oneshot;
+
+/// How much less such a thread is worth to the scheduler than one that handles messages (nice(2)). On a processor that is wholly in
+/// use it still gets a fourth of it, so that limits of time on its work keep their meaning.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
+/// Why there is no result.
+#[derive(Debug)]
+pub enum Fault {
+    /// There is no thread to do it.
+    Refused(io::Error),
+    /// It panicked, which was reported by the panic's hook.
+    Panicked,
+}
+
+/// Does this on a thread of its own, which others that it starts are like. It is done to its end, even if no one waits for it any more.
+///
+/// # Errors
+/// When it could not be done.
+pub async fn run<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let (tell, told) = oneshot::channel();
+    let give_way_and_work = move || {
+        give_way();
+        // Whoever waited may be gone.
+        drop(tell.send(work()));
+    };
+    thread::Builder::new().name(name.into()).spawn(give_way_and_work).map_err(Fault::Refused)?;
+    told.await.map_err(|_| Fault::Panicked)
+}
+
+/// Elsewhere than on Linux priorities are those of whole processes.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        // For Linux, the calling thread is a process here. A whole process that gives way already has nothing to add.
+        let gives = |own| if own < NICE { setpriority_process(None, NICE) } else { Ok(()) };
+        if let Err(error) = getpriority_process(None).and_then(gives) {
+            tracing::debug!(%error, "a thread in the background has the priority of all others");
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => write!(f, "no thread can be started: {error}"),
+            Self::Panicked => f.write_str("it panicked"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_done_gives_way_and_gives_its_result() {
+        let nice = || {
+            #[cfg(target_os = "linux")]
+            return rustix::process::getpriority_process(None).unwrap();
+            #[cfg(not(target_os = "linux"))]
+            return 0;
+        };
+        let here = nice();
+        let there = run("test", nice).await.unwrap();
+        if cfg!(target_os = "linux") {
+            assert_eq!(there, here.max(NICE));
+        }
+        assert_eq!(nice(), here, "only the other thread gives way");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told() {
+        let fault = run("test", || panic!("on purpose")).await.unwrap_err();
+        assert!(matches!(fault, Fault::Panicked), "{fault}");
+    }
+}
