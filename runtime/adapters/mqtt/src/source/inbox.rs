@@ -79,6 +79,11 @@ impl Inbox {
         self.change(|state| state.is_closed = true);
     }
 
+    /// The next one, if it is here.
+    pub(crate) fn take_ready(&self) -> Option<Offer> {
+        self.state().offers.pop_front()
+    }
+
     /// The next one. Can be dropped without loss; one caller at a time.
     pub(crate) async fn take(&self) -> Taken {
         loop {

@@ -318,6 +318,13 @@ impl Source for MqttSource {
         Ok(None)
     }
 
+    fn ready(&mut self) -> Option<Delivery> {
+        self.drop_ended();
+        // What is in a session that is being emptied came before everything in the next.
+        let oldest = self.parts().next()?;
+        oldest.inbox.take_ready().map(|offer| oldest.delivery(offer))
+    }
+
     fn retire(&mut self) {
         for part in self.parts() {
             part.tenant.will(Standing::Ends);
