@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`message`] | what travels: headers and a body |
+//! | [`header_patterns`] | which headers go along to another protocol |
 //! | [`settlement`], [`acknowledgement`] | how a delivery ended, and the lineage that makes the worst child win |
 //! | [`delivery`] | a message with the acknowledgement and the reply it owes |
 //! | [`failure`] | what went wrong with a message, and whether to try again |
@@ -25,6 +26,7 @@ pub mod config;
 pub mod connection;
 pub mod delivery;
 pub mod failure;
+pub mod header_patterns;
 pub mod limits;
 pub mod message;
 pub mod observe;
@@ -41,5 +43,6 @@ pub use acknowledgement::{Acknowledgement, Lineage};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use delivery::{Delivery, Reply};
 pub use failure::{ErrorClass, Failure};
+pub use header_patterns::HeaderPatterns;
 pub use message::{Headers, Message, MessageId};
 pub use settlement::{Outcome, Settlement};

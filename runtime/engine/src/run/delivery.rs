@@ -255,7 +255,8 @@ impl<'a> Walk<'a> {
     fn ended(&mut self, attempt: Attempt<'a>, began: Instant, result: Result<Next, Failure>) -> Moved<'a> {
         let Journey { version, original, .. } = self.journey;
         let (index, message) = (attempt.node.index, attempt.message.as_ref().unwrap_or(original));
-        let result = result.and_then(|next| within_fan_out(self.journey, &next).map(|()| next));
+        let over = result.as_ref().ok().and_then(|next| within_fan_out(self.journey, next).err());
+        let result = over.map_or(result, Err);
         let now = Instant::now();
         self.now = Some(now);
         version.observer.step_ended(index, message, now.duration_since(began), result.as_ref().err());

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use gristmill_core::{
-    Headers,
+    HeaderPatterns, Headers,
     message::{CONTENT_TYPE, MAX_HEADER_NAME_BYTES, check_header},
 };
 use lapin::{
@@ -73,57 +73,11 @@ enum Kind {
     Void,
 }
 
-/// Which headers of a message go along.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Forwarded(Vec<Pattern>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Pattern {
-    Name(Box<str>),
-    /// All that begin so.
-    Begins(Box<str>),
-}
-
 /// A header that AMQP cannot carry: which, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unfit {
     pub(crate) name: String,
     pub(crate) problem: &'static str,
-}
-
-// === impl Forwarded ===
-
-impl Forwarded {
-    /// From names, of which a `*` may stand at the end. The other way, the index of one that is none, with what is wrong.
-    pub(crate) fn parse(texts: &[String]) -> Result<Self, Vec<(usize, &'static str)>> {
-        let (mut patterns, mut problems) = (Vec::with_capacity(texts.len()), Vec::new());
-        for (index, text) in texts.iter().enumerate() {
-            let (name, is_prefix) =
-                text.strip_suffix('*').map_or((text.as_str(), false), |name| (name, true));
-            let probe = if is_prefix { format!("{name}x") } else { name.to_owned() };
-            if name.contains('*') {
-                problems.push((index, "has a `*` that is not at its end"));
-            } else if check_header(&probe, "").is_err() {
-                problems.push((
-                    index,
-                    "is no name of a header, which is in lower case, without spaces and colons",
-                ));
-            } else if is_prefix {
-                patterns.push(Pattern::Begins(name.into()));
-            } else {
-                patterns.push(Pattern::Name(name.into()));
-            }
-        }
-        if problems.is_empty() { Ok(Self(patterns)) } else { Err(problems) }
-    }
-
-    /// Whether this header goes along.
-    pub(crate) fn takes(&self, name: &str) -> bool {
-        self.0.iter().any(|pattern| match pattern {
-            Pattern::Name(wanted) => **wanted == *name,
-            Pattern::Begins(prefix) => name.starts_with(&**prefix),
-        })
-    }
 }
 
 // === from AMQP ===
@@ -319,7 +273,7 @@ fn is_marked(map: &Map<String, Json>) -> bool {
 ///
 /// # Errors
 /// The header that AMQP cannot carry.
-pub(crate) fn properties_of(headers: &Headers, forwarded: &Forwarded) -> Result<BasicProperties, Unfit> {
+pub(crate) fn properties_of(headers: &Headers, forwarded: &HeaderPatterns) -> Result<BasicProperties, Unfit> {
     let types: BTreeMap<String, Entry> =
         headers.get(TYPES).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let mut properties = BasicProperties::default();

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn all() -> Forwarded {
-    Forwarded::parse(&["*".to_owned()]).unwrap()
+fn all() -> HeaderPatterns {
+    HeaderPatterns::parse(&["*".to_owned()], |_| Ok(())).unwrap()
 }
 
 /// What a value is after the way there and back: integers of 64 bits, doubles, long strings.
@@ -211,7 +211,7 @@ fn a_text_that_a_step_changed_goes_as_a_text() {
 
 #[test]
 fn only_what_is_listed_goes_along() {
-    let forwarded = Forwarded::parse(&["order-*".to_owned(), "kind".to_owned()]).unwrap();
+    let forwarded = HeaderPatterns::parse(&["order-*".to_owned(), "kind".to_owned()], |_| Ok(())).unwrap();
     let mut headers = Headers::new();
     for name in ["order-id", "kind", "kinds", "amqp-type", "content-type"] {
         headers.append(name, "x").unwrap();
@@ -221,5 +221,4 @@ fn only_what_is_listed_goes_along() {
         properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
     assert_eq!(names, ["kind", "order-id"]);
     assert!(properties.content_type().is_none() && properties.kind().is_none());
-    assert_eq!(Forwarded::parse(&["a*b".to_owned(), "A".to_owned()]).unwrap_err().len(), 2);
 }

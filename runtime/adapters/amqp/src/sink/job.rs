@@ -1,10 +1,8 @@
 //! A message on its way from a send to the publisher, and how it ended.
 
-use gristmill_core::{ErrorClass, Failure, Headers, sink::Answer};
+use gristmill_core::{ErrorClass, Failure, HeaderPatterns, Headers, sink::Answer};
 use lapin::{BasicProperties, types::ShortString};
 use tokio::sync::oneshot;
-
-use crate::header_map::Forwarded;
 
 /// A message to publish.
 #[derive(Debug)]
@@ -39,7 +37,7 @@ impl Reply {
     ///
     /// # Errors
     /// It is over the limit.
-    pub(crate) fn into_answer(self, wanted: &Forwarded, limit: usize) -> Result<Answer, Failure> {
+    pub(crate) fn into_answer(self, wanted: &HeaderPatterns, limit: usize) -> Result<Answer, Failure> {
         if self.body.len() > limit {
             let size = self.body.len();
             let text =

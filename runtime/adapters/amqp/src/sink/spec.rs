@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gristmill_core::{
+    HeaderPatterns,
     adapter::{Checker, SinkUse},
     config::{Node, parse},
     connection::Connection,
@@ -18,7 +19,7 @@ use crate::{
     NAME,
     config::SinkConfig,
     connection::AmqpConnectionSpec,
-    header_map::{CONTENT_ENCODING, Forwarded, Unfit, properties_of, set_property, short_string},
+    header_map::{CONTENT_ENCODING, Unfit, properties_of, set_property, short_string},
 };
 
 /// Checked configuration of a sink.
@@ -38,8 +39,8 @@ pub(crate) struct Checked {
     /// Properties that are set, by the names of their headers.
     properties: Vec<(&'static str, Slot)>,
     headers: Vec<(ShortString, Slot)>,
-    forwarded: Forwarded,
-    pub(crate) answer_headers: Forwarded,
+    forwarded: HeaderPatterns,
+    pub(crate) answer_headers: HeaderPatterns,
     pub(crate) timeout: Duration,
 }
 
@@ -144,8 +145,8 @@ fn check_headers(config: &SinkConfig, node: &Node, checker: &mut Checker<'_>) ->
     headers
 }
 
-fn check_forwarded(names: &[String], key: &str, node: &Node, checker: &mut Checker<'_>) -> Forwarded {
-    match Forwarded::parse(names) {
+fn check_forwarded(names: &[String], key: &str, node: &Node, checker: &mut Checker<'_>) -> HeaderPatterns {
+    match HeaderPatterns::parse(names, |_| Ok(())) {
         Ok(forwarded) => forwarded,
         Err(problems) => {
             for (index, problem) in problems {
@@ -155,7 +156,7 @@ fn check_forwarded(names: &[String], key: &str, node: &Node, checker: &mut Check
                 let mend = "write a name, `order-*` for all that begin so, or `*` for all";
                 checker.mistake("invalid_header", at, format!("`{shown}` {problem}"), mend);
             }
-            Forwarded::default()
+            HeaderPatterns::default()
         }
     }
 }
