@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fmt::Write as _,
     fs::{self, File},
     io,
     os::unix::fs::{FileExt, MetadataExt},
@@ -127,7 +128,16 @@ impl ClaimedFile {
 
     /// The id of the message at this offset.
     pub(crate) fn message_id(&self, offset: u64) -> String {
-        format!("{}:{offset}", self.origin)
+        let mut id = String::new();
+        self.push_message_id(&mut id, offset);
+        id
+    }
+
+    /// Puts it behind a text.
+    pub(crate) fn push_message_id(&self, text: &mut String, offset: u64) {
+        text.push_str(&self.origin);
+        text.push(':');
+        push_number(text, offset);
     }
 
     /// Reads a message once more, as it was read the first time.
@@ -240,6 +250,12 @@ impl Facts {
         let (inode, size) = (metadata.ino(), metadata.len());
         Ok(Self { name, origin, path, progress_path, inode, size, by_line, headers })
     }
+}
+
+/// Puts a number behind a text.
+pub(crate) fn push_number(text: &mut String, number: u64) {
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{number}");
 }
 
 fn headers(name: &OsString, metadata: &fs::Metadata, by_line: bool, settings: &Settings) -> Headers {

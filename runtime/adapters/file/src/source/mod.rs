@@ -52,6 +52,7 @@ use tokio::{
 
 pub(crate) use self::spec::FileSourceSpec;
 use self::{
+    claimed::push_number,
     producer::{Piece, Produced, Producer, Wait},
     settings::Settings,
     shared::{Room, Shared, keep_flushed},
@@ -82,6 +83,8 @@ pub(crate) struct FileSource {
     last_batch: Instant,
     folder_changed: Arc<Notify>,
     closed: bool,
+    /// Room in which texts of messages are made.
+    text: String,
     flush: JoinHandle<()>,
     _watch: Option<Watch>,
 }
@@ -143,6 +146,7 @@ impl FileSource {
             last_batch: Instant::now(),
             folder_changed,
             closed: false,
+            text: String::new(),
             _watch: watch,
         }
     }
@@ -161,9 +165,9 @@ impl FileSource {
                 let produced = produced?;
                 self.wait = produced.wait;
                 // Ahead of what is in the buffer: it is from before that.
-                for piece in produced.pieces.into_iter().rev() {
-                    self.buffer.push_front(piece);
-                }
+                let mut pieces = VecDeque::from(produced.pieces);
+                pieces.append(&mut self.buffer);
+                self.buffer = pieces;
             }
             Station::Idle(producer) => {
                 let now = Instant::now();
@@ -204,19 +208,34 @@ impl FileSource {
         }
     }
 
-    fn deliver(&self, piece: Piece) -> Delivery {
+    /// What was read and can be given without waiting.
+    fn ready(&mut self) -> Option<Delivery> {
+        if self.closed || !self.shared.has_room() || self.is_retry_due() {
+            return None;
+        }
+        let piece = self.buffer.pop_front()?;
+        Some(self.deliver(piece))
+    }
+
+    /// Whether a released message is to be offered again, before what is in the buffer.
+    fn is_retry_due(&self) -> bool {
+        self.shared.next_due().is_some_and(|due| due <= Instant::now())
+    }
+
+    fn deliver(&mut self, piece: Piece) -> Delivery {
         let Piece { file, place, body, redelivered } = piece;
         let mut headers = file.headers.clone();
-        let mut numbers = vec![("file-offset", place.start)];
-        if file.by_line {
-            numbers.push(("file-line", place.line));
-        }
-        for (name, value) in numbers {
+        let line = file.by_line.then_some(("file-line", place.line));
+        for (name, number) in [("file-offset", place.start)].into_iter().chain(line) {
+            self.text.clear();
+            push_number(&mut self.text, number);
             // Digits are always a valid value.
-            let _ = headers.append(name, &value.to_string());
+            let _ = headers.append(name, &self.text);
         }
+        self.text.clear();
+        file.push_message_id(&mut self.text, place.start);
         let now = self.shared.settings().clock.now();
-        let message = Message::new(file.message_id(place.start), now, body).with_headers(headers);
+        let message = Message::new(self.text.as_str(), now, body).with_headers(headers);
         let acknowledgement = self.shared.acknowledgement(&file, place);
         Delivery { redelivered, ..Delivery::new(message, acknowledgement) }
     }
@@ -235,6 +254,9 @@ impl FileSource {
 impl Source for FileSource {
     async fn next(&mut self) -> Result<Option<Delivery>, SourceError> {
         loop {
+            if let Some(delivery) = self.ready() {
+                return Ok(Some(delivery));
+            }
             if self.closed {
                 return Ok(None);
             }
@@ -246,11 +268,10 @@ impl Source for FileSource {
                     continue;
                 }
             }
-            let due = self.shared.next_due().is_some_and(|due| due <= Instant::now());
-            if !due && let Some(piece) = self.buffer.pop_front() {
-                return Ok(Some(self.deliver(piece)));
+            // Room may have been made since it was looked at: what is read goes behind what is in the buffer, so not yet.
+            if self.buffer.is_empty() || self.is_retry_due() {
+                self.fill().await?;
             }
-            self.fill().await?;
         }
     }
 

@@ -37,6 +37,8 @@ const FLUSH_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Shared {
     settings: Mutex<Arc<Settings>>,
+    /// `in_flight` of the settings, which is asked for with each message.
+    in_flight: AtomicUsize,
     /// Gone once the source has been dropped: nothing on disk may be touched any more.
     owner: Mutex<Option<Arc<Owner>>>,
     book: Mutex<Book>,
@@ -73,6 +75,7 @@ enum Todo {
 impl Shared {
     pub(crate) fn new(settings: Arc<Settings>, owner: Owner) -> Self {
         Self {
+            in_flight: AtomicUsize::new(settings.in_flight),
             settings: Mutex::new(settings),
             owner: Mutex::new(Some(Arc::new(owner))),
             book: Mutex::default(),
@@ -90,6 +93,7 @@ impl Shared {
     }
 
     pub(crate) fn set_settings(&self, settings: Arc<Settings>) {
+        self.in_flight.store(settings.in_flight, Ordering::SeqCst);
         *lock(&self.settings) = settings;
         self.changed.notify_one();
     }
@@ -115,9 +119,14 @@ impl Shared {
     }
 
     /// Whether one more may be offered.
-    pub(crate) fn room(&self) -> Room {
+    pub(crate) fn has_room(&self) -> bool {
         let in_flight = self.outstanding.load(Ordering::SeqCst) + self.unnoted.load(Ordering::SeqCst);
-        if in_flight < self.settings().in_flight {
+        in_flight < self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// The same, and why not.
+    pub(crate) fn room(&self) -> Room {
+        if self.has_room() {
             return Room::Yes;
         }
         match &lock(&self.book).trouble {
@@ -182,7 +191,7 @@ impl Shared {
         self.outstanding.fetch_sub(1, Ordering::SeqCst);
         drop(state);
         self.mark_dirty(&file);
-        if finished || closed || unnoted * 2 >= self.settings().in_flight {
+        if finished || closed || unnoted * 2 >= self.in_flight.load(Ordering::SeqCst) {
             self.hurry_flush.notify_one();
         }
     }
