@@ -345,7 +345,8 @@ impl OpenFile {
     /// Writes and syncs lines up to the first before which the file is to be set aside. Gives how many.
     fn write(&mut self, items: &[LineItem], now: Timestamp) -> io::Result<usize> {
         self.file.seek(SeekFrom::Start(self.length))?;
-        let mut buffer: Vec<u8> = Vec::new();
+        let bytes: usize = items.iter().map(|item| item.line.len() + 1).sum();
+        let mut buffer = Vec::with_capacity(bytes.min(WRITE_BYTES));
         let mut end = self.length;
         let mut written = 0;
         for item in items {

@@ -98,16 +98,15 @@ impl<C: Commit> GroupCommit<C> {
     fn write(&self) {
         loop {
             self.gather();
-            let group: Vec<_> = {
+            let (items, confirmations): (Vec<_>, Vec<_>) = {
                 let mut queue = self.lock();
                 if queue.waiting.is_empty() {
                     queue.writing = false;
                     return;
                 }
                 let count = queue.waiting.len().min(C::MAX_GROUP);
-                queue.waiting.drain(..count).collect()
+                queue.waiting.drain(..count).unzip()
             };
-            let (items, confirmations): (Vec<_>, Vec<_>) = group.into_iter().unzip();
             // A panic fails its own group, for want of results, and those behind it go on. What commits keeps its state
             // such that it can be looked at anew.
             let commit = AssertUnwindSafe(|| self.commit.commit(items));
