@@ -208,15 +208,6 @@ impl FileSource {
         }
     }
 
-    /// What was read and can be given without waiting.
-    fn ready(&mut self) -> Option<Delivery> {
-        if self.closed || !self.shared.has_room() || self.is_retry_due() {
-            return None;
-        }
-        let piece = self.buffer.pop_front()?;
-        Some(self.deliver(piece))
-    }
-
     /// Whether a released message is to be offered again, before what is in the buffer.
     fn is_retry_due(&self) -> bool {
         self.shared.next_due().is_some_and(|due| due <= Instant::now())
@@ -273,6 +264,14 @@ impl Source for FileSource {
                 self.fill().await?;
             }
         }
+    }
+
+    fn ready(&mut self) -> Option<Delivery> {
+        if self.closed || !self.shared.has_room() || self.is_retry_due() {
+            return None;
+        }
+        let piece = self.buffer.pop_front()?;
+        Some(self.deliver(piece))
     }
 
     /// What was read ahead is not offered any more: it is still in its files, and those that were not begun go back to the
