@@ -7,6 +7,7 @@ mod status;
 mod url;
 
 use std::{
+    borrow::Cow,
     error::Error,
     path::PathBuf,
     sync::Arc,
@@ -68,11 +69,11 @@ struct HttpSink {
 }
 
 /// An answer that confirms.
-struct Success {
+struct Success<'a> {
     status: StatusCode,
     headers: HeaderMap,
     body: Incoming,
-    url: Url,
+    url: Cow<'a, Url>,
 }
 
 /// Why an answer was not read to its end.
@@ -153,7 +154,7 @@ impl Sink for HttpSink {
 
 impl HttpSink {
     /// Sends the message; `Ok` when the status confirms it.
-    async fn request(&self, outgoing: &Outgoing<'_>, deadline: Instant) -> Result<Success, Failure> {
+    async fn request(&self, outgoing: &Outgoing<'_>, deadline: Instant) -> Result<Success<'_>, Failure> {
         let method = self.checked.method;
         let url = self.checked.url.render(outgoing).map_err(|problem| {
             let text = format!("{}: this message has no good URL: {problem}", method.name());

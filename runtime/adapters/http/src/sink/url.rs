@@ -2,6 +2,8 @@
 //! other. Scheme and host are as written, or, if they come from the message, one of a list; in the path and the query, what
 //! an expression gives is percent-encoded, so that it cannot begin another segment or another parameter.
 
+use std::borrow::Cow;
+
 use gristmill_core::{
     adapter::Checker,
     config::{Node, Piece, Substitution, split_expressions},
@@ -14,6 +16,8 @@ use crate::percent;
 /// The longest URL that is sent, in bytes: what every server takes (RFC 9110 section 4.1).
 const MAX_URL_BYTES: usize = 8_000;
 
+const TOO_LONG: &str = "it is longer than 8000 bytes";
+
 /// A checked URL.
 #[derive(Clone)]
 pub(crate) struct UrlTemplate {
@@ -21,6 +25,8 @@ pub(crate) struct UrlTemplate {
     encodes: bool,
     origin: Origin,
     secrets: Option<Secrets>,
+    /// The URL of every message, if no expression is in it.
+    same_for_all: Option<Url>,
 }
 
 /// What is known of a URL of which a part was substituted, so that none of it is shown.
@@ -33,6 +39,7 @@ struct Secrets {
 }
 
 /// A URL for one message.
+#[derive(Clone)]
 pub(crate) struct Url {
     pub(crate) uri: Uri,
     /// As it is shown to the operator: without the query, and as it is written if any of it was substituted.
@@ -126,7 +133,26 @@ impl UrlTemplate {
                 Piece::Expression(text) => Part::Expression(checker.template(node, text), region),
             })
             .collect();
-        Some(Self { parts, encodes, origin, secrets: node.substitution.as_deref().map(Secrets::of) })
+        let secrets = node.substitution.as_deref().map(Secrets::of);
+        let mut template = Self { parts, encodes, origin, secrets, same_for_all: None };
+        match template.written().transpose() {
+            Ok(same_for_all) => template.same_for_all = same_for_all,
+            Err(problem) => {
+                checker.mistake("invalid_url", node, format!("this URL cannot be sent: {problem}"), mend);
+                return None;
+            }
+        }
+        Some(template)
+    }
+
+    /// The URL, or why it is none, if no expression is in it.
+    fn written(&self) -> Option<Result<Url, &'static str>> {
+        let mut text = String::new();
+        for part in &self.parts {
+            let Part::Literal(literal) = part else { return None };
+            text.push_str(literal);
+        }
+        Some(self.parse(&text))
     }
 
     fn check_hosts(hosts: &[String], config: &Node, checker: &mut Checker<'_>) -> Option<Origin> {
@@ -163,7 +189,10 @@ impl UrlTemplate {
     ///
     /// # Errors
     /// Why the message has none, without the text that would be it.
-    pub(crate) fn render(&self, outgoing: &Outgoing<'_>) -> Result<Url, &'static str> {
+    pub(crate) fn render(&self, outgoing: &Outgoing<'_>) -> Result<Cow<'_, Url>, &'static str> {
+        if let Some(url) = &self.same_for_all {
+            return Ok(Cow::Borrowed(url));
+        }
         let mut text = String::new();
         for part in &self.parts {
             match part {
@@ -183,8 +212,16 @@ impl UrlTemplate {
                 }
             }
             if text.len() > MAX_URL_BYTES {
-                return Err("it is longer than 8000 bytes");
+                return Err(TOO_LONG);
             }
+        }
+        self.parse(&text).map(Cow::Owned)
+    }
+
+    /// Reads a URL that is complete.
+    fn parse(&self, text: &str) -> Result<Url, &'static str> {
+        if text.len() > MAX_URL_BYTES {
+            return Err(TOO_LONG);
         }
         if text.contains('#') || !text.chars().all(is_url_char) {
             return Err("it holds a character that no URL holds");
@@ -520,6 +557,14 @@ mod tests {
             assert!(render(tenant.clone(), &[evil]).is_err(), "{evil}");
         }
         assert!(render(json!({"url": "http://${a}/x", "hosts": ["*"]}), &["anything.test:1"]).is_ok());
+    }
+
+    #[test]
+    fn a_url_without_expressions_is_the_same_for_all_and_checked_before_any_message() {
+        let url = json!({"url": "https://api.test/orders?state=new"});
+        assert_eq!(render(url, &[]).unwrap(), "https://api.test/orders?state=new");
+        let wrong = check(json!({"url": format!("https://api.test/{}", "x".repeat(9_000))})).unwrap_err();
+        assert!(wrong.contains("8000 bytes"), "{wrong}");
     }
 
     #[test]
