@@ -115,11 +115,13 @@ pub(super) async fn serve(
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
     let account = Account::new(Arc::clone(&shared.held));
+    let peer_address: Arc<str> = peer.ip().to_canonical().to_string().into();
     let service = service_fn(|request: Request<Incoming>| {
         let active = activity.begin(request.version());
         let (shared, account) = (Arc::clone(&shared), Arc::clone(&account));
+        let peer_address = Arc::clone(&peer_address);
         async move {
-            let response = request::serve(&shared.table, &account, peer, request).await;
+            let response = request::serve(&shared.table, &account, &peer_address, request).await;
             drop(active);
             Ok::<_, Infallible>(response)
         }

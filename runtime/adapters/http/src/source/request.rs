@@ -3,11 +3,11 @@
 //! Nothing is accepted before the delivery is handed to the flow; from there on the sender may go away, and the delivery
 //! goes on without it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use gristmill_core::{Acknowledgement, Delivery, Headers, Message, MessageId};
+use gristmill_core::{Acknowledgement, Delivery, Headers, Message};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts, uri::Authority};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -50,11 +50,11 @@ struct Admitted<'path> {
     entrance: Entrance,
 }
 
-/// Serves one request.
+/// Serves one request. `peer` is the address at the other end of the connection, without the port.
 pub(super) async fn serve(
     table: &ArcSwap<Table>,
     account: &Arc<Account>,
-    peer: SocketAddr,
+    peer: &str,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (head, mut body) = request.into_parts();
@@ -92,7 +92,7 @@ async fn discard(mut body: Incoming) {
 async fn handle(
     table: &ArcSwap<Table>,
     account: &Arc<Account>,
-    peer: SocketAddr,
+    peer: &str,
     head: &Parts,
     body: &mut Incoming,
 ) -> Result<Response<Body>, Problem> {
@@ -153,7 +153,7 @@ async fn handle(
     drop(hold);
 
     let now = settings.context.clock.now();
-    let id = MessageId::from(id::new(now));
+    let id = id::new(now);
     let message = Message::new(id.clone(), now, body).with_headers(headers);
     let (tell, told) = oneshot::channel();
     let acknowledgement = Acknowledgement::new(move |outcome| {
@@ -320,7 +320,7 @@ async fn read(
 fn message_headers<'h>(
     head: &Parts,
     host: Option<&str>,
-    peer: SocketAddr,
+    peer: &str,
     settings: &Settings,
     parameters: impl Iterator<Item = (&'h str, &'h str)>,
 ) -> Result<Headers, (Problem, &'static str)> {
@@ -354,7 +354,7 @@ fn message_headers<'h>(
     if let Some(host) = host {
         set(fields::HOST, host)?;
     }
-    set(fields::REMOTE_ADDRESS, &peer.ip().to_canonical().to_string())?;
+    set(fields::REMOTE_ADDRESS, peer)?;
     for (name, value) in parameters {
         let value =
             percent::decode(value).ok_or_else(|| malformed("The path of the request is not UTF-8."))?;
