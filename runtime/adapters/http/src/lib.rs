@@ -5,6 +5,7 @@
 
 mod config;
 mod fields;
+mod gathered;
 mod id;
 mod percent;
 mod sink;

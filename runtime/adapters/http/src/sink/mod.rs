@@ -10,6 +10,7 @@ use std::{
     borrow::Cow,
     error::Error,
     path::PathBuf,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -28,7 +29,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Sleep, sleep, timeout};
 
 use self::{
     client::{Client, ClientKind},
@@ -36,7 +37,7 @@ use self::{
     spec::Checked,
     url::Url,
 };
-use crate::fields;
+use crate::{fields, gathered::Gathered};
 
 pub(crate) use self::client::Clients;
 
@@ -122,18 +123,18 @@ impl std::fmt::Debug for HttpSinkSpec {
 #[async_trait]
 impl Sink for HttpSink {
     async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.checked.timeout;
-        let Success { body, .. } = self.request(&outgoing, deadline).await?;
+        let late = pin!(sleep(self.checked.timeout));
+        let Success { body, .. } = self.request(&outgoing, late).await?;
         glance(body).await;
         Ok(())
     }
 
     async fn call(&self, outgoing: Outgoing<'_>) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + self.checked.timeout;
-        let Success { status, headers, body, url } = self.request(&outgoing, deadline).await?;
-        let read = timeout_at(deadline, self.read(body)).await;
+        let mut late = pin!(sleep(self.checked.timeout));
+        let Success { status, headers, body, url } = self.request(&outgoing, late.as_mut()).await?;
+        let read = in_time(late, self.read(body)).await;
         let place = || format!("{} {} answered {status}, but", self.checked.method.name(), url.shown);
-        let body = read.map_err(|_elapsed| self.timeout_failure(&url))?.map_err(|unread| match unread {
+        let body = read.ok_or_else(|| self.timeout_failure(&url))?.map_err(|unread| match unread {
             Unread::TooLarge => {
                 let text = format!("{} the answer is larger than {} bytes", place(), self.body_bytes);
                 Failure::new(ErrorClass::Limit, text)
@@ -154,7 +155,7 @@ impl Sink for HttpSink {
 
 impl HttpSink {
     /// Sends the message; `Ok` when the status confirms it.
-    async fn request(&self, outgoing: &Outgoing<'_>, deadline: Instant) -> Result<Success<'_>, Failure> {
+    async fn request(&self, outgoing: &Outgoing<'_>, late: Pin<&mut Sleep>) -> Result<Success<'_>, Failure> {
         let method = self.checked.method;
         let url = self.checked.url.render(outgoing).map_err(|problem| {
             let text = format!("{}: this message has no good URL: {problem}", method.name());
@@ -170,8 +171,8 @@ impl HttpSink {
         *request.method_mut() = method.to_http();
         *request.uri_mut() = url.uri.clone();
         *request.headers_mut() = headers;
-        let answered = timeout_at(deadline, self.client.request(request)).await;
-        let response = answered.map_err(|_elapsed| self.timeout_failure(&url))?.map_err(|error| {
+        let answered = in_time(late, self.client.request(request)).await;
+        let response = answered.ok_or_else(|| self.timeout_failure(&url))?.map_err(|error| {
             let text = format!("{} {}: {}", method.name(), url.shown, url.without_secrets(&cause(&error)));
             Failure::new(ErrorClass::SinkUnavailable, text)
         })?;
@@ -219,15 +220,15 @@ impl HttpSink {
         if body.size_hint().lower() > self.body_bytes as u64 {
             return Err(Unread::TooLarge);
         }
-        let mut all = BytesMut::new();
+        let mut all = Gathered::default();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
             if data.len() > self.body_bytes - all.len() {
                 return Err(Unread::TooLarge);
             }
-            all.extend_from_slice(&data);
+            all.append(data, 0);
         }
-        Ok(all.freeze())
+        Ok(all.into_bytes())
     }
 
     fn answer_headers<'a>(
@@ -252,6 +253,15 @@ impl HttpSink {
             headers.append(CONTENT_TYPE, UNKNOWN_CONTENT).map_err(|_| CONTENT_TYPE)?;
         }
         Ok(headers)
+    }
+}
+
+/// What `work` comes to; `None` when it is `late` before. One timer serves all parts of an exchange.
+async fn in_time<T>(late: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = late => None,
     }
 }
 

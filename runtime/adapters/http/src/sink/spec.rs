@@ -16,6 +16,9 @@ use crate::{
     fields,
 };
 
+/// How many fields a request gets besides those of the flow: its sender, its host and the length of its body.
+const FIELDS_OF_HTTP: usize = 3;
+
 /// A sink whose configuration is good.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
@@ -162,7 +165,8 @@ impl Checked {
         &'a self,
         outgoing: &Outgoing<'_>,
     ) -> Result<HeaderMap, &'a HeaderName> {
-        let mut headers = HeaderMap::with_capacity(self.forward_headers.len() + self.headers.len() + 1);
+        let fields = self.forward_headers.len() + self.headers.len() + FIELDS_OF_HTTP;
+        let mut headers = HeaderMap::with_capacity(fields);
         for name in &self.forward_headers {
             for text in outgoing.message.headers().get_all(name.as_str()) {
                 headers.append(name, header_value(text, false).ok_or(name)?);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use gristmill_core::{Acknowledgement, Delivery, Headers, Message};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts, uri::Authority};
 use http_body_util::BodyExt as _;
@@ -25,7 +25,7 @@ use super::{
     spec::{Route, normal_host},
     table::{Lookup, Table},
 };
-use crate::{config::Method, fields, id, percent};
+use crate::{config::Method, fields, gathered::Gathered, id, percent};
 
 /// How often a request looks its route up again when it finds an endpoint that is just being closed. Each time the table
 /// is a newer one, so once is nearly always enough.
@@ -291,29 +291,20 @@ async fn read(
     hold: &mut Hold,
     allowance: Allowance,
 ) -> Result<Bytes, Unread> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+    let mut all = Gathered::default();
     while let Some(frame) = body.frame().await {
         // Trailers are dropped: the message's headers are those that came before the body.
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        if data.len() > limit - first.len() - all.len() {
+        if data.len() > limit - all.len() {
             return Err(Unread::TooLarge);
         }
         if !hold.grow(data.len(), allowance) {
             return Err(Unread::NoRoom);
         }
-        if first.is_empty() && all.is_empty() {
-            first = data;
-            continue;
-        }
-        if all.is_empty() {
-            let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-            all.reserve(first.len() + data.len() + claimed.min(FIRST_RESERVE_BYTES));
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
-        all.extend_from_slice(&data);
+        let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        all.append(data, claimed.min(FIRST_RESERVE_BYTES));
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    Ok(all.into_bytes())
 }
 
 /// The headers of the message: what the sender sent, without what belongs to the connection, and what the request was.
