@@ -203,6 +203,10 @@ impl Source for HttpSource {
         Ok(self.queue.recv().await)
     }
 
+    fn ready(&mut self) -> Option<Delivery> {
+        self.queue.try_recv().ok()
+    }
+
     fn pause(&mut self, reason: Option<&str>) {
         self.endpoint.set_paused(reason.is_some());
     }
