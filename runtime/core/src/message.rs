@@ -176,6 +176,17 @@ impl Headers {
         Ok(())
     }
 
+    /// Replaces every header that has a name in the other list by those, which come last, in their order. Their texts are shared.
+    pub fn replace_by(&mut self, others: &Self) {
+        if self.is_empty() {
+            *self = others.clone();
+        } else if !others.is_empty() {
+            let list = self.list_mut();
+            list.retain(|header| others.get(header.name()).is_none());
+            list.extend(others.list().iter().cloned());
+        }
+    }
+
     /// Removes every header of that name.
     pub fn remove(&mut self, name: &str) {
         let name = normalise(name);
@@ -396,6 +407,24 @@ mod tests {
         assert_eq!(headers.iter().collect::<Vec<_>>(), [("a", "4"), ("b", "2")]);
         headers.set("c", "5").unwrap();
         assert_eq!(headers.len(), 3);
+    }
+
+    #[test]
+    fn a_list_replaces_every_header_of_its_names() {
+        let list = |headers: &[(&str, &str)]| {
+            let mut list = Headers::new();
+            headers.iter().for_each(|(name, value)| list.append(name, value).unwrap());
+            list
+        };
+        let answer = list(&[("b", "4"), ("c", "5"), ("b", "6")]);
+        let mut headers = list(&[("a", "1"), ("b", "2"), ("d", "3"), ("b", "3")]);
+        headers.replace_by(&answer);
+        assert_eq!(headers, list(&[("a", "1"), ("d", "3"), ("b", "4"), ("c", "5"), ("b", "6")]));
+        headers.replace_by(&Headers::new());
+        assert_eq!(headers.len(), 5);
+        let mut none = Headers::new();
+        none.replace_by(&answer);
+        assert_eq!(none, answer);
     }
 
     #[test]

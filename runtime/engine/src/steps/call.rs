@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gristmill_core::{
-    ErrorClass, Failure, Message,
+    Failure, Message,
     adapter::SinkUse,
     config::Node,
     limits::FlowLimits,
@@ -54,16 +54,7 @@ impl CallStep {
         let texts = self.checked.render(&scope(&message, &context))?;
         message.forget_reading();
         let answer = self.sink.call(Outgoing::new(&message, &texts)).await?;
-        let headers = message.headers_mut();
-        for (name, _) in answer.headers.iter() {
-            headers.remove(name);
-        }
-        for (name, value) in answer.headers.iter() {
-            let append = headers.append(name, value);
-            append.map_err(|e| {
-                Failure::new(ErrorClass::SinkRejected, format!("the answer has an invalid {e}"))
-            })?;
-        }
+        message.headers_mut().replace_by(&answer.headers);
         message.set_body(answer.body);
         within_limits(message, &self.limits).map(Next::Continue)
     }
