@@ -2,7 +2,7 @@
 //!
 //! | what | the flow | floor |
 //! |---|---|---|
-//! | `plugin` | one `transform` | a loop that calls the same plugin through the same host |
+//! | `plugin` | one `transform` | a loop that calls the same plugin through the same host; and one that makes the new message, too |
 //! | `steps` | `choice`, `set`, `set`, `send` | a loop written by hand with the same expressions, compiled the same way |
 //! | `lanes` | `plugin` in 16 lanes, two threads | the same on one thread |
 
@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use gristmill_core::{Message, step::FlowFacts};
+use anyhow::{Result, bail, ensure};
+use gristmill_core::{Message, limits::FlowLimits, plugin::Transformed, step::FlowFacts};
 use gristmill_engine::expression::{Expression, Scope, Template};
 use gristmill_mill::{
     Mill,
@@ -66,14 +66,29 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
             Ok(())
         })
     };
+    let limits = FlowLimits::default();
+    let mut changing = || {
+        timed(&tokio, setup, async || {
+            for _ in 0..BATCH {
+                let message = black_box(message.clone());
+                let Transformed::Change(change) = plugin.transform(&message).await.map_err(failed)? else {
+                    bail!("the plugin did not change the message");
+                };
+                black_box(change.apply(message, &limits).map_err(failed)?);
+            }
+            Ok(())
+        })
+    };
     let mut ours = || timed(&tokio, setup, async || mill.pass(BATCH).await);
-    let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
-    let compared = measured.compare(0, |round| round.per_second)?;
+    let measured = alternate(setup.effort.rounds, &mut [&mut floor, &mut changing], &mut ours)?;
+    let against = |floor| measured.compare(floor, |round: &Round| round.per_second);
     report.costs.push(cost("engine-plugin", &measured)?);
     report.rows.push(
-        Row::compared("engine-plugin", "a loop that calls the plugin", Unit::PerSecond, compared)
+        Row::compared("engine-plugin", "a loop that calls the plugin", Unit::PerSecond, against(0)?)
             .goal(Goal::RatioAtLeast(0.8)),
     );
+    let floor = "the same, and makes the message";
+    report.rows.push(Row::compared("engine-plugin", floor, Unit::PerSecond, against(1)?));
     Ok(())
 }
 

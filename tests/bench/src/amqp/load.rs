@@ -9,7 +9,10 @@ use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Queue,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
+        QueueDeclareOptions,
+    },
     types::FieldTable,
 };
 use tokio::runtime::Runtime;
@@ -70,8 +73,8 @@ impl Queues {
         Ok(self.within(look_at(&self.channel, queue))?.message_count())
     }
 
-    /// Publishes that many messages into a queue, and waits until the broker has them: it looks after a channel's messages in
-    /// their order, so what it answers behind them it answers when it has them.
+    /// Publishes that many messages into a queue, and waits until the broker has confirmed the last: asked how long a queue is, it answers
+    /// before it has put all into it that came before the question.
     ///
     /// # Errors
     /// The connection is lost.
@@ -83,6 +86,7 @@ impl Queues {
         body: impl Fn(usize) -> String,
     ) -> Result<()> {
         self.runtime.block_on(async {
+            self.channel.confirm_select(ConfirmSelectOptions::default()).await?;
             for number in 0..messages {
                 let (options, body) = (BasicPublishOptions::default(), body(number));
                 let published = self.channel.basic_publish(
@@ -97,7 +101,7 @@ impl Queues {
                     look_at(&self.channel, queue).await?;
                 }
             }
-            look_at(&self.channel, queue).await?;
+            self.channel.wait_for_confirms().await?;
             Ok(())
         })
     }

@@ -33,8 +33,11 @@ use crate::{
 /// A source that has failed and then has not failed again for this long, though it gives nothing, is fit again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
-/// How many deliveries that are there already the endpoint takes before other tasks of its thread have their turn.
-const TAKEN_AT_ONCE: u32 = 16;
+/// How much the endpoint does before other tasks of its thread have their turn, if it has not waited meanwhile, which it need not know;
+/// and what of that it is to make a delivery a task, and to take one through the flow.
+const TURN: u32 = 128;
+const SPAWNS: u32 = 1;
+const CARRIES: u32 = 8;
 
 /// What the task of an endpoint knows.
 pub(super) struct Task {
@@ -60,8 +63,8 @@ pub(super) struct Task {
     closed: bool,
     /// The room of a delivery that needed no task.
     spare: Option<ReusableBoxFuture<'static, ()>>,
-    /// How many deliveries were taken since other tasks had their turn.
-    taken: u32,
+    /// How much was done since other tasks had their turn.
+    done: u32,
     /// Who gets what could not be finished once this endpoint is closed.
     heir: Option<mpsc::WeakUnboundedSender<Command>>,
 }
@@ -94,7 +97,7 @@ impl Task {
             closing: None,
             closed: false,
             spare: None,
-            taken: 0,
+            done: 0,
             heir: None,
         }
     }
@@ -106,8 +109,8 @@ impl Task {
             if self.has_news_of_plugins() {
                 self.note_health();
             }
-            if self.taken >= TAKEN_AT_ONCE {
-                self.taken = 0;
+            if self.done >= TURN {
+                self.done = 0;
                 tokio::task::yield_now().await;
             }
             match self.commands.try_recv() {
@@ -343,7 +346,6 @@ impl Task {
 
     fn accept(&mut self, delivery: Delivery) {
         let Delivery { mut message, acknowledgement, redelivered: _ } = delivery;
-        self.taken += 1;
         self.version.observer.accepted(&mut message);
         let (ticket, failure) = self.place(&message);
         let accepted = std::time::Instant::now();
@@ -382,12 +384,14 @@ impl Task {
         // A task that panics drops what it holds, which releases it.
         let version = Arc::clone(&self.version);
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
+            self.done += SPAWNS;
             // By the time it has its turn, the clock has moved.
             version.tasks.spawn(carry(Arc::clone(&version), held, None));
             return;
         }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
+        self.done += CARRIES;
         let carried = carry(version, held, now);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
