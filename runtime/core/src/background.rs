@@ -1,11 +1,11 @@
-//! Threads for long work that gives way to messages: to check flows and to compile plugins takes the processor for many
-//! milliseconds, in which on a busy machine every message would wait.
+//! Threads for long work: to check flows and to compile plugins takes the processor for many milliseconds, in which every message
+//! would wait whose worker did it.
 
 use std::{fmt, io, thread};
 
 use tokio::sync::oneshot;
 
-/// How much less such a thread is worth to the scheduler than one that handles messages (nice(2)). On a processor that is wholly in
+/// How much less a thread that gives way is worth to the scheduler than one that handles messages (nice(2)). On a processor that is wholly in
 /// use it still gets a fourth of it, so that limits of time on its work keep their meaning.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
@@ -19,7 +19,7 @@ pub enum Fault {
     Panicked,
 }
 
-/// Does this on a thread of its own, which others that it starts are like. It is done to its end, even if no one waits for it any more.
+/// Does this on a thread of its own. It is done to its end, even if no one waits for it any more.
 ///
 /// # Errors
 /// When it could not be done.
@@ -28,13 +28,28 @@ pub async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fault> {
     let (tell, told) = oneshot::channel();
-    let give_way_and_work = move || {
-        give_way();
+    let work = move || {
         // Whoever waited may be gone.
         drop(tell.send(work()));
     };
-    thread::Builder::new().name(name.into()).spawn(give_way_and_work).map_err(Fault::Refused)?;
+    thread::Builder::new().name(name.into()).spawn(work).map_err(Fault::Refused)?;
     told.await.map_err(|_| Fault::Panicked)
+}
+
+/// The same on a thread that gives way to those that carry messages. Threads that it starts are like it, for as long as they live: so
+/// not for what makes threads that others use later, as a task does that is the first to block.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_giving_way<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    run(name, || {
+        give_way();
+        work()
+    })
+    .await
 }
 
 /// Elsewhere than on Linux priorities are those of whole processes.
@@ -74,7 +89,8 @@ mod tests {
             return 0;
         };
         let here = nice();
-        let there = run("test", nice).await.unwrap();
+        assert_eq!(run("test", nice).await.unwrap(), here);
+        let there = run_giving_way("test", nice).await.unwrap();
         if cfg!(target_os = "linux") {
             assert_eq!(there, here.max(NICE));
         }

@@ -14,7 +14,7 @@
 //! | [`adapter`] | what a protocol registers: its source and sink |
 //! | [`connection`] | named connections, which flows share |
 //! | [`observe`] | the hooks through which metrics, traces and the admin API see deliveries |
-//! | [`background`] | threads for long work that gives way to messages |
+//! | [`background`] | threads for long work, beside those that carry messages |
 //! | [`rate`] | how many lines a second something may write to the log |
 //! | [`testkit`] | (feature `testkit`) doubles, and the contract suite of adapters |
 

@@ -192,7 +192,7 @@ impl WasmHost {
         // Whoever asks again for what has once taken too long must not add a second thread that does.
         let in_compiler = InCompiler::enter(&self.in_compiler, &file.digest)
             .ok_or_else(|| compiles_for_long("is still being compiled, for whoever asked for it before"))?;
-        let compiling = background::run("gristmill-compile", move || {
+        let compiling = background::run_giving_way("gristmill-compile", move || {
             let compiled = compile(&engine, cache.as_deref(), &file);
             drop(in_compiler);
             (file, compiled)

@@ -7,13 +7,16 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 /// After how many calls a thread adds its count to the sum.
 const FLUSH_EVERY: u64 = 64;
 
 static SUM: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this process counts at all.
+static COUNTS: AtomicBool = AtomicBool::new(true);
 
 thread_local! {
     static UNFLUSHED: Cell<u64> = const { Cell::new(0) };
@@ -28,6 +31,11 @@ pub(crate) fn so_far() -> u64 {
     SUM.load(Relaxed) + UNFLUSHED.get()
 }
 
+/// From now on nothing is counted: this process is a floor, which is to have no more to do than what it is the floor of.
+pub(crate) fn exempt_this_process() {
+    COUNTS.store(false, Relaxed);
+}
+
 /// From now on this thread is not counted: it is the load, and not what is measured.
 pub(crate) fn exempt_this_thread() {
     IS_EXEMPT.set(true);
@@ -35,7 +43,7 @@ pub(crate) fn exempt_this_thread() {
 
 fn count() {
     // Without a destructor, so these are there for as long as the thread is.
-    if IS_EXEMPT.get() {
+    if !COUNTS.load(Relaxed) || IS_EXEMPT.get() {
         return;
     }
     let calls = UNFLUSHED.get() + 1;

@@ -105,7 +105,11 @@ struct Measure {
 const NOTICEABLE: f64 = 0.05;
 
 fn main() -> Result<()> {
-    match Arguments::parse().task {
+    let task = Arguments::parse().task;
+    if !matches!(task, Task::Measure(_)) {
+        allocations::exempt_this_process();
+    }
+    match task {
         Task::Measure(measure) => run(&measure),
         Task::Floor(floor) => floor.run(),
         Task::ServeFloor { listen } => http::serve_floor(listen),

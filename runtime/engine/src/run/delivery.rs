@@ -218,7 +218,10 @@ impl<'a> Walk<'a> {
                 self.ended(attempt, began, result)
             }
             Ok(Running::Waiting(running)) => self.step(attempt, began, running, true, context),
-            Err(panic) => self.ended(attempt, began, Err(panicked(&*panic))),
+            Err(panic) => {
+                self.started(&attempt);
+                self.ended(attempt, began, Err(panicked(&*panic)))
+            }
         }
     }
 
@@ -407,7 +410,13 @@ impl Future for Walk<'_> {
                 At::Ended => Moved::Ended(Settlement::Released),
             };
             match moved {
-                Moved::On(next) => at = next,
+                Moved::On(next) => {
+                    if matches!(next, At::Branches(..) | At::Rest(_) | At::Pause(..)) {
+                        // That takes time of its own.
+                        walk.now = None;
+                    }
+                    at = next;
+                }
                 Moved::Waits(here) => {
                     walk.at = here;
                     walk.now = None;

@@ -16,6 +16,7 @@ use gristmill_core::{
     Acknowledgement, ErrorClass, Failure, Lineage, Message, Settlement, settlement::Outcome,
 };
 use tokio::sync::mpsc;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Command, Shared};
 use crate::run::{
@@ -39,11 +40,14 @@ pub(super) struct Held {
 /// Room for one delivery; given back when dropped.
 pub(super) struct Room(Arc<Shared>);
 
-/// Takes one delivery through a version and tells its source how it ended. `now` is the time, if it is known.
-///
-/// As a task it is one of the version's, which waits for it when it drains. Before it is one, it is a part of the endpoint's task,
-/// and no version drains that an endpoint is still in the middle of a delivery with: an endpoint lets go of a version between two.
-pub(super) async fn carry(version: Arc<Version>, held: Held, mut now: Option<Instant>) {
+/// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended. `now` is the time, if
+/// it is known.
+pub(super) async fn carry(
+    version: Arc<Version>,
+    held: Held,
+    mut now: Option<Instant>,
+    _counted: TaskTrackerToken,
+) {
     loop {
         let outcome = once(&version, &held, &mut now).await;
         let released = outcome.settlement == Settlement::Released;

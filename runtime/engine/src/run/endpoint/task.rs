@@ -383,16 +383,17 @@ impl Task {
     fn dispatch(&mut self, held: Held, now: Option<std::time::Instant>) {
         // A task that panics drops what it holds, which releases it.
         let version = Arc::clone(&self.version);
+        let token = version.tasks.token();
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
             self.done += SPAWNS;
             // By the time it has its turn, the clock has moved.
-            version.tasks.spawn(carry(Arc::clone(&version), held, None));
+            tokio::spawn(carry(version, held, None, token));
             return;
         }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
         self.done += CARRIES;
-        let carried = carry(version, held, now);
+        let carried = carry(version, held, now, token);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
                 spare.set(carried);
@@ -408,7 +409,7 @@ impl Task {
         match polled {
             Ok(Poll::Ready(())) => self.spare = Some(carried),
             // It is polled again as soon as it is a task, whatever has woken it meanwhile.
-            Ok(Poll::Pending) => drop(self.version.tasks.spawn(carried)),
+            Ok(Poll::Pending) => drop(tokio::spawn(carried)),
             // Said by the panic's hook; what it held is dropped with it.
             Err(_panic) => {}
         }
