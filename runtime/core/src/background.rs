@@ -36,24 +36,25 @@ pub async fn run<T: Send + 'static>(
     told.await.map_err(|_| Fault::Panicked)
 }
 
-/// The same on a thread that gives way to those that carry messages. Threads that it starts are like it, for as long as they live: so
-/// not for what makes threads that others use later, as a task does that is the first to block.
+/// The same on a thread that gives way to those that carry messages, and blocks until it is done. Threads that it starts are like it, for
+/// as long as they live: so not for what makes threads that others use later, as a task does that is the first to block.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_giving_way<T: Send + 'static>(
+pub fn give_way<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fault> {
-    run(name, || {
-        give_way();
+    let lower_and_work = || {
+        lower_priority();
         work()
-    })
-    .await
+    };
+    let thread = thread::Builder::new().name(name.into()).spawn(lower_and_work).map_err(Fault::Refused)?;
+    thread.join().map_err(|_| Fault::Panicked)
 }
 
 /// Elsewhere than on Linux priorities are those of whole processes.
-fn give_way() {
+fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{getpriority_process, setpriority_process};
@@ -90,7 +91,7 @@ mod tests {
         };
         let here = nice();
         assert_eq!(run("test", nice).await.unwrap(), here);
-        let there = run_giving_way("test", nice).await.unwrap();
+        let there = give_way("test", nice).unwrap();
         if cfg!(target_os = "linux") {
             assert_eq!(there, here.max(NICE));
         }
@@ -99,7 +100,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_told() {
-        let fault = run("test", || panic!("on purpose")).await.unwrap_err();
-        assert!(matches!(fault, Fault::Panicked), "{fault}");
+        for fault in [
+            run("test", || panic!("on purpose")).await.unwrap_err(),
+            give_way("test", || panic!("on purpose")).unwrap_err(),
+        ] {
+            assert!(matches!(fault, Fault::Panicked), "{fault}");
+        }
     }
 }

@@ -192,10 +192,13 @@ impl WasmHost {
         // Whoever asks again for what has once taken too long must not add a second thread that does.
         let in_compiler = InCompiler::enter(&self.in_compiler, &file.digest)
             .ok_or_else(|| compiles_for_long("is still being compiled, for whoever asked for it before"))?;
-        let compiling = background::run_giving_way("gristmill-compile", move || {
-            let compiled = compile(&engine, cache.as_deref(), &file);
-            drop(in_compiler);
-            (file, compiled)
+        // A task that blocks, though another thread does the work: tokio's clock, where it is paused, stands still for it.
+        let compiling = tokio::task::spawn_blocking(move || {
+            background::give_way("gristmill-compile", move || {
+                let compiled = compile(&engine, cache.as_deref(), &file);
+                drop(in_compiler);
+                (file, compiled)
+            })
         });
         let (file, compiled) = tokio::time::timeout(self.compile_timeout, compiling)
             .await
@@ -203,6 +206,7 @@ impl WasmHost {
                 let limit = self.compile_timeout.as_millis();
                 compiles_for_long(&format!("did not compile within {limit} ms (compile_timeout_ms)"))
             })?
+            .map_err(|e| broken(&e))?
             .map_err(|e| broken(&e))?;
         drop(permit);
         let Compiled { component, surface, kind, description } = compiled?;
