@@ -33,11 +33,10 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.cases.is_empty() || arguments.cases.iter().any(|it| WITH_BROKERS.contains(&it.as_str())) {
         brokers::install_brokers()?;
     }
-    // Together, so that what both depend on is compiled once, with the features of both.
-    let gristmill = binary::build(
-        root,
-        &["build", "--release", "--package", "gristmill", "--package", "gristmill-bench"],
-    )?;
+    // Together, so that what they depend on is compiled once, with the features of all.
+    let packages = ["gristmill", "gristmill-bench", "bench-counting"];
+    let build = ["build", "--release"].into_iter().chain(packages.iter().flat_map(|it| ["--package", it]));
+    let gristmill = binary::build(root, &build.collect::<Vec<_>>())?;
     let plugins = guests(root, gristmill.with_file_name("bench-plugins"))?;
 
     let mut bench = Command::new(gristmill.with_file_name("gristmill-bench"));
@@ -50,6 +49,10 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     }
     if let Some(folder) = &arguments.plots {
         bench.arg("--plots").arg(folder);
+    }
+    // It has the place of functions of this C library.
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        bench.arg("--counting").arg(gristmill.with_file_name("libbench_counting.so"));
     }
     let status = bench
         .arg("--plugins")

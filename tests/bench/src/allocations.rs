@@ -1,5 +1,5 @@
-//! How often memory is asked for: an allocator that counts the calls of every thread and leaves the work to the one that the
-//! runtime has, too.
+//! How often this process asks for memory: an allocator that counts the calls of every thread and leaves the work to the one
+//! that the runtime has, too. Those of another process are counted from outside, see [`crate::counter`].
 //!
 //! A counter that all threads share would be a cost of its own, so each thread counts for itself and adds to the sum from time
 //! to time; what it has not added yet is too little to show in the mean of some thousand messages.
@@ -20,7 +20,6 @@ static COUNTS: AtomicBool = AtomicBool::new(true);
 
 thread_local! {
     static UNFLUSHED: Cell<u64> = const { Cell::new(0) };
-    static IS_EXEMPT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The allocator of this process.
@@ -36,14 +35,9 @@ pub(crate) fn exempt_this_process() {
     COUNTS.store(false, Relaxed);
 }
 
-/// From now on this thread is not counted: it is the load, and not what is measured.
-pub(crate) fn exempt_this_thread() {
-    IS_EXEMPT.set(true);
-}
-
 fn count() {
     // Without a destructor, so these are there for as long as the thread is.
-    if !COUNTS.load(Relaxed) || IS_EXEMPT.get() {
+    if !COUNTS.load(Relaxed) {
         return;
     }
     let calls = UNFLUSHED.get() + 1;
@@ -90,19 +84,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_allocated_is_counted_but_not_on_a_thread_that_is_the_load() {
-        let thousand = || (0..1000).for_each(|n| drop(black_box(Box::new(n))));
+    fn what_is_allocated_is_counted() {
         let before = so_far();
-        thousand();
+        (0..1000).for_each(|n| drop(black_box(Box::new(n))));
         let counted = so_far() - before;
         assert!(counted >= 1000, "{counted}");
-        std::thread::spawn(move || {
-            exempt_this_thread();
-            let before = UNFLUSHED.get();
-            thousand();
-            assert_eq!(UNFLUSHED.get(), before);
-        })
-        .join()
-        .unwrap();
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     pub(crate) plugins: PathBuf,
     /// The binary `gristmill`.
     pub(crate) gristmill: PathBuf,
+    /// The library that counts how often a process asks for memory, where there is one.
+    pub(crate) counting: Option<PathBuf>,
     pub(crate) effort: Effort,
 }
 

@@ -6,11 +6,7 @@
 //! | `steps` | `choice`, `set`, `set`, `send` | a loop written by hand with the same expressions, compiled the same way |
 //! | `lanes` | `plugin` in 16 lanes, two threads | the same on one thread |
 
-use std::{
-    hint::black_box,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use gristmill_core::{Message, limits::FlowLimits, plugin::Transformed, step::FlowFacts};
@@ -24,11 +20,11 @@ use gristmill_wasm::{WasmHost, WasmHostConfig};
 use tokio::runtime::Runtime as Tokio;
 
 use crate::{
-    allocations,
     case::Setup,
-    machine::{processors, thread_cpu_time},
-    report::{Cost, Goal, Report, Resources, Row, Unit},
-    stats::{Rounds, Spread, alternate},
+    in_process::{self, Clock, Round},
+    machine::processors,
+    report::{Goal, Report, Row, Unit},
+    stats::alternate,
 };
 
 /// How many messages pass before the clock is looked at.
@@ -40,15 +36,6 @@ parallel: { by: message.id, lanes: 16 }
 steps:
   - transform: { plugin: bench-rename, limits: { instances: 2 } }
 ";
-
-/// What one round on one thread says.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    /// Messages a second of processor time.
-    per_second: f64,
-    /// Calls of the allocator for one message.
-    allocations: f64,
-}
 
 /// Runs the case `engine-plugin`.
 pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
@@ -81,8 +68,8 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
     };
     let mut ours = || timed(&tokio, setup, async || mill.pass(BATCH).await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor, &mut changing], &mut ours)?;
-    let against = |floor| measured.compare(floor, |round: &Round| round.per_second);
-    report.costs.push(cost("engine-plugin", &measured)?);
+    let against = |floor| measured.compare(floor, Round::per_second);
+    report.costs.push(in_process::cost("engine-plugin", &measured)?);
     report.rows.push(
         Row::compared("engine-plugin", "a loop that calls the plugin", Unit::PerSecond, against(0)?)
             .goal(Goal::RatioAtLeast(0.8)),
@@ -114,8 +101,8 @@ pub(crate) fn steps(setup: &Setup, report: &mut Report) -> Result<()> {
     let mut ours = || timed(&tokio, setup, async || mill.pass(BATCH).await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
     ensure!(mill.sent() > 0, "nothing came to the sink");
-    let compared = measured.compare(0, |round| round.per_second)?;
-    report.costs.push(cost("engine-steps", &measured)?);
+    let compared = measured.compare(0, Round::per_second)?;
+    report.costs.push(in_process::cost("engine-steps", &measured)?);
     report.rows.push(
         Row::compared("engine-steps", "a loop with the same CEL", Unit::PerSecond, compared)
             .goal(Goal::RatioAtLeast(0.7)),
@@ -156,37 +143,16 @@ pub(crate) fn lanes(setup: &Setup, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// How many messages a second of processor time pass, over about the time of a round. Everything happens on this thread.
+/// What one message takes, over about the time of a round. Everything happens on this thread.
 fn timed(tokio: &Tokio, setup: &Setup, mut batch: impl AsyncFnMut() -> Result<()>) -> Result<Round> {
     tokio.block_on(async {
-        let (began, before, allocations) = (Instant::now(), thread_cpu_time(), allocations::so_far());
+        let (began, clock) = (Instant::now(), Clock::start());
         let mut messages = 0;
         while began.elapsed() < setup.effort.calls {
             batch().await?;
             messages += BATCH;
         }
-        let used = thread_cpu_time().saturating_sub(before).max(Duration::from_nanos(1));
-        let messages = messages as f64;
-        Ok(Round {
-            per_second: messages / used.as_secs_f64(),
-            allocations: (allocations::so_far() - allocations) as f64 / messages,
-        })
-    })
-}
-
-/// What a message costs, by the rounds of a case.
-fn cost(case: &str, measured: &Rounds<Round>) -> Result<Cost> {
-    let cpu = measured.compare(0, |round| 1e6 / round.per_second)?;
-    let allocations = measured.compare(0, |round| round.allocations)?;
-    let resources = |cpu_us: Spread, allocations: Spread| Resources {
-        cpu_us: Some(cpu_us.median),
-        allocations: Some(allocations.median),
-        peak_mib: None,
-    };
-    Ok(Cost {
-        case: case.into(),
-        floor: Some(resources(cpu.floor, allocations.floor)),
-        ours: resources(cpu.ours, allocations.ours),
+        Ok(clock.stop(messages))
     })
 }
 

@@ -84,14 +84,14 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
 }
 
 fn measure(setup: &Setup, files: &Files, report: &mut Report) -> Result<()> {
-    let ours = gristmill(setup)?;
+    let mut ours = gristmill(setup)?;
     // What warms it up.
     files.pass_through(&ours)?;
     let (syncs, notes) = count_writes(files, &ours)?;
     let plugins = setup.plugins.to_str().context("the folder of the plugins has a name that is not text")?;
     let as_often = |times: u64| (files.lines as u64 / times).max(1);
     let (sync_every, note_every) = (as_often(syncs), as_often(notes));
-    let bare = floor(sync_every, note_every, &["--plugins", plugins])?;
+    let mut bare = floor(sync_every, note_every, &["--plugins", plugins])?;
     let native = floor(sync_every, note_every, &[])?;
     let seldom = floor(WINDOW, note_every.max(WINDOW), &["--plugins", plugins])?;
     for floor in [&bare, &native, &seldom] {
@@ -113,14 +113,21 @@ fn measure(setup: &Setup, files: &Files, report: &mut Report) -> Result<()> {
         report.rows.push(Row::compared("file-lines", name, Unit::PerSecond, compared).goal(goal));
     }
     let cpu = measured.compare(0, |sample| sample.cpu_us)?;
-    let resources = |cpu_us: f64, subject: &Subject| -> Result<Resources> {
+    let resources = |cpu_us: f64, subject: &mut Subject| -> Result<Resources> {
         let peak_mib = Some(subject.memory()?.peak_mib);
-        Ok(Resources { cpu_us: Some(cpu_us), peak_mib, ..Resources::default() })
+        let mut counted = Resources { cpu_us: Some(cpu_us), peak_mib, allocations: None };
+        if let Some(counting) = &setup.counting {
+            subject.restart_counted(counting)?;
+            files.pass_through(subject)?;
+            let calls = subject.allocations_of(|| files.pass_through(subject).map(drop))?;
+            counted.allocations = Some(calls as f64 / files.lines as f64);
+        }
+        Ok(counted)
     };
     report.costs.push(Cost {
         case: "file-lines".into(),
-        floor: Some(resources(cpu.floor.median, &bare)?),
-        ours: resources(cpu.ours.median, &ours)?,
+        floor: Some(resources(cpu.floor.median, &mut bare)?),
+        ours: resources(cpu.ours.median, &mut ours)?,
     });
     report.remarks.push(format!(
         "file-lines: {} lines a file, {syncs} syncs of the output, and {notes} notes of how far it came, as counted in ours",

@@ -41,6 +41,9 @@ pub(crate) trait Broker {
 
     /// Looks at what came out, if `pour` has not, and leaves nothing of it.
     fn check(&mut self, of: Side, pile: &Pile) -> Result<()>;
+
+    /// Waits until the subject takes what comes.
+    fn until_ready(&mut self, of: Side, subject: &mut Subject) -> Result<()>;
 }
 
 /// Which subject: each has places of its own at the broker.
@@ -108,15 +111,17 @@ impl Pile {
     }
 }
 
-/// Measures a case, and adds its rows.
+/// Measures a case with these subjects, the floor and ours, and adds its rows.
 pub(crate) fn measure(
     case: &'static str,
     floor_name: &'static str,
     (setup, report): (&Setup, &mut Report),
-    (floor, ours): (&Subject, &Subject),
+    (floor, ours): (&mut Subject, &mut Subject),
     broker: &mut dyn Broker,
 ) -> Result<()> {
     let pile = Pile::new(if report.quick { QUICK_MESSAGES } else { MESSAGES });
+    broker.until_ready(Side::Floor, floor)?;
+    broker.until_ready(Side::Ours, ours)?;
     let broker = std::cell::RefCell::new(broker);
     let round_of = |side: Side, subject: &Subject| {
         round(&mut **broker.borrow_mut(), side, subject, &pile)
@@ -131,15 +136,22 @@ pub(crate) fn measure(
     let rate = measured.compare(0, |sample| sample.per_second)?;
     report.rows.push(Row::compared(case, floor_name, Unit::PerSecond, rate).goal(Goal::RatioAtLeast(0.9)));
     let cpu = measured.compare(0, |sample| sample.cpu_us)?;
-    let resources = |cpu_us: f64, subject: &Subject| -> Result<Resources> {
+    // The floor was last, so ours has settled everything by now; and while ours is counted, the floor has.
+    let resources = |side: Side, cpu_us: f64, subject: &mut Subject| -> Result<Resources> {
         let peak_mib = Some(subject.memory()?.peak_mib);
-        Ok(Resources { cpu_us: Some(cpu_us), peak_mib, ..Resources::default() })
+        let mut counted = Resources { cpu_us: Some(cpu_us), peak_mib, allocations: None };
+        if let Some(counting) = &setup.counting {
+            subject.restart_counted(counting)?;
+            broker.borrow_mut().until_ready(side, subject)?;
+            round_of(side, subject)?;
+            let calls = subject.allocations_of(|| round_of(side, subject).map(drop))?;
+            counted.allocations = Some(calls as f64 / pile.len() as f64);
+        }
+        Ok(counted)
     };
-    report.costs.push(Cost {
-        case: case.into(),
-        floor: Some(resources(cpu.floor.median, floor)?),
-        ours: resources(cpu.ours.median, ours)?,
-    });
+    let ours = resources(Side::Ours, cpu.ours.median, ours)?;
+    let floor = Some(resources(Side::Floor, cpu.floor.median, floor)?);
+    report.costs.push(Cost { case: case.into(), floor, ours });
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use anyhow::Result;
 use crate::{
     case::{Effort, Setup},
     http::{
-        PATH, figures,
+        PATH,
+        figures::{self, Asked},
         server::{self, Manner, Server, Work},
     },
     load::Pace,
@@ -58,6 +59,7 @@ steps:
             ("cpu", Unit::Microseconds, None, |sample| sample.cpu_us),
         ],
     )?;
-    figures::cost(report, "gateway", (&floor, &ours), &measured, None)?;
-    figures::load_of_closed(report, "gateway", &measured)
+    figures::load_of_closed(report, "gateway", &measured)?;
+    let asked = Asked { work: &work, manner };
+    figures::cost(setup, report, "gateway", (&mut floor, &mut ours), asked, &measured)
 }

@@ -3,7 +3,6 @@
 //! made in this process, bound to another one, by as many connections as there are, each sending its next request when
 //! it has the answer to the last. Every answer is compared with the right one.
 
-mod allocations;
 pub(crate) mod figures;
 mod floor;
 pub(crate) mod paced;
@@ -13,7 +12,10 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use self::server::{Manner, Server, Work};
+use self::{
+    figures::Asked,
+    server::{Manner, Server, Work},
+};
 use crate::{
     case::{Effort, Setup},
     load::Pace,
@@ -31,10 +33,9 @@ const CONNECTIONS: [usize; 2] = [32, 64];
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let Effort { rounds, requests: round, .. } = setup.effort;
     let work = Work::rename()?;
-    let allocations = allocations::per_request(setup, &work)?;
     for connections in CONNECTIONS {
         let name = format!("http-{connections}");
-        let (floor, ours) = (axum()?, gristmill(setup)?);
+        let (mut floor, mut ours) = (axum()?, gristmill(setup)?);
         let manner = Manner { connections, pace: Pace::Answers, round };
         let measured = server::compare(&floor, &ours, &work, manner, rounds)?;
         figures::rows(
@@ -49,8 +50,9 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
                 ("cpu", Unit::Microseconds, None, |sample| sample.cpu_us),
             ],
         )?;
-        figures::cost(report, &name, (&floor, &ours), &measured, Some(allocations))?;
         figures::load_of_closed(report, &name, &measured)?;
+        let asked = Asked { work: &work, manner };
+        figures::cost(setup, report, &name, (&mut floor, &mut ours), asked, &measured)?;
     }
     Ok(())
 }

@@ -28,10 +28,7 @@ use rustix::{
 };
 
 use self::{connection::Connection, pace::Schedule};
-use crate::{
-    allocations::exempt_this_thread,
-    machine::{bound_to, places, process_cpu_time, thread_cpu_time},
-};
+use crate::machine::{bound_to, places, process_cpu_time, thread_cpu_time};
 
 pub(crate) use ask::Asker;
 pub(crate) use pace::Pace;
@@ -89,10 +86,7 @@ pub(crate) struct Sample {
 pub(crate) fn round(plan: &Plan) -> Result<Sample> {
     // A thread of its own, so that what it takes of a processor can be told.
     thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            exempt_this_thread();
-            bound_to(places().load, || Load::open(plan)?.run())?
-        });
+        let load = scope.spawn(|| bound_to(places().load, || Load::open(plan)?.run())?);
         load.join().map_err(|_| anyhow!("the load panicked"))?
     })
 }

@@ -7,6 +7,7 @@
 mod allocations;
 mod amqp;
 mod case;
+mod counter;
 mod engine;
 mod file_lines;
 mod floors;
@@ -15,6 +16,7 @@ mod gateway;
 mod growth;
 mod http;
 mod idle;
+mod in_process;
 mod load;
 mod machine;
 mod mqtt;
@@ -99,6 +101,9 @@ struct Measure {
     /// The binary `gristmill`.
     #[arg(long, value_name = "FILE")]
     gristmill: PathBuf,
+    /// The library that counts how often a process asks for memory. Without it, that is not told of processes.
+    #[arg(long, value_name = "FILE")]
+    counting: Option<PathBuf>,
 }
 
 /// From which share of the processors on other processes are worth a remark.
@@ -124,8 +129,12 @@ fn run(arguments: &Measure) -> Result<()> {
     let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
     // A child process has another working directory.
     let absolute = |path: &PathBuf| path.canonicalize().with_context(|| format!("no {}", path.display()));
-    let setup =
-        Setup { plugins: absolute(&arguments.plugins)?, gristmill: absolute(&arguments.gristmill)?, effort };
+    let setup = Setup {
+        plugins: absolute(&arguments.plugins)?,
+        gristmill: absolute(&arguments.gristmill)?,
+        counting: arguments.counting.as_ref().map(absolute).transpose()?,
+        effort,
+    };
     let mut report = Report {
         processors: machine::processors().len(),
         quick: arguments.quick,

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     case::{Effort, Setup},
-    machine::thread_cpu_time,
+    in_process::{self, Clock, Round},
     report::{Goal, Report, Row, Unit},
     stats::alternate,
 };
@@ -100,19 +100,20 @@ fn measure(setup: &Setup, guest: &Guest, runtime: &Runtime, report: &mut Report)
         }))
     };
     let measured = alternate(rounds, &mut [&mut bare_round, &mut native_round], &mut our_round)?;
+    let case = format!("plugin-call/{}", guest.name);
     let floors = ["bare Wasm call", "native code"].into_iter().zip(guest.goals);
     for (index, (floor, goal)) in floors.enumerate() {
-        let compared = measured.compare(index, |nanoseconds| *nanoseconds)?;
-        let case = format!("plugin-call/{}", guest.name);
-        report.rows.push(Row::compared(case, floor, Unit::Nanoseconds, compared).goal(goal));
+        let compared = measured.compare(index, |round| round.nanoseconds)?;
+        report.rows.push(Row::compared(case.clone(), floor, Unit::Nanoseconds, compared).goal(goal));
     }
+    report.costs.push(in_process::cost(case, &measured)?);
     Ok(())
 }
 
-/// The nanoseconds of processor time that one call takes, over about the time of a round. Calls never wait, so on a machine
-/// with nothing else to do this is the time that they take; on any other, it is that without the time of others.
-pub(crate) async fn timed(round: Duration, mut call: impl AsyncFnMut() -> Result<()>) -> Result<f64> {
-    let (began, before) = (Instant::now(), thread_cpu_time());
+/// What one call takes, over about the time of a round. Calls never wait, so on a machine with nothing else to do the processor
+/// time is the time that they take; on any other, it is that without the time of others.
+pub(crate) async fn timed(round: Duration, mut call: impl AsyncFnMut() -> Result<()>) -> Result<Round> {
+    let (began, clock) = (Instant::now(), Clock::start());
     let (mut calls, mut batch) = (0_u32, 1);
     while began.elapsed() < round {
         for _ in 0..batch {
@@ -122,6 +123,5 @@ pub(crate) async fn timed(round: Duration, mut call: impl AsyncFnMut() -> Result
         // Calls that are long enough to be looked at one by one are.
         batch = if began.elapsed() / calls < round / 1_000 { BATCH } else { 1 };
     }
-    let used = thread_cpu_time().saturating_sub(before);
-    Ok(used.as_secs_f64() * 1e9 / f64::from(calls.max(1)))
+    Ok(clock.stop(calls.into()))
 }

@@ -20,7 +20,6 @@ use self::{
     connects::Connects,
 };
 use crate::{
-    allocations::exempt_this_thread,
     case::{Effort, Setup},
     http::{
         OPEN_CONNECTIONS, PATH, figures, flow_of,
@@ -113,10 +112,7 @@ fn beside(
 ) -> Result<Sample> {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let beside = scope.spawn(|| {
-            exempt_this_thread();
-            bound_to(places().load, || something(&over))?
-        });
+        let beside = scope.spawn(|| bound_to(places().load, || something(&over))?);
         let sample = round();
         over.store(true, Ordering::Relaxed);
         beside.join().map_err(|_| anyhow!("what goes on beside the load panicked"))??;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     case::Setup,
+    counter::Counter,
     machine::{Memory, bound_to, is_stopped, places, process_cpu_time, process_memory},
 };
 
@@ -31,8 +32,13 @@ const TAIL_LINES: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Subject {
     child: Child,
+    /// How it was started, to start it again.
+    command: Command,
+    processor: Option<usize>,
     /// Its working directory, with its log.
     folder: TempDir,
+    /// That of how often it asks for memory, if that is counted.
+    counter: Option<Counter>,
 }
 
 impl Subject {
@@ -77,9 +83,32 @@ impl Subject {
     fn start_on(processor: Option<usize>, mut command: Command, folder: TempDir) -> Result<Self> {
         let log = File::create(folder.path().join("log"))?;
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = bound_to(processor, || command.spawn())?
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        Ok(Self { child, folder })
+        let child = spawn_on(processor, &mut command)?;
+        Ok(Self { child, command, processor, folder, counter: None })
+    }
+
+    /// Ends it and starts it anew, in the same folder and with the same arguments, so that it is counted how often it asks for
+    /// memory. That makes it slower. It may not be ready yet, as after the first start.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn restart_counted(&mut self, counting: &Path) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.counter = Some(Counter::of(&mut self.command, counting)?);
+        self.child = spawn_on(self.processor, &mut self.command)?;
+        Ok(())
+    }
+
+    /// How often it asks for memory while this is done.
+    ///
+    /// # Errors
+    /// When it was not restarted to be counted, and as `work`.
+    pub(crate) fn allocations_of(&self, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+        let counter = self.counter.as_ref().context("nothing is counted")?;
+        let before = counter.so_far()?;
+        work()?;
+        Ok(counter.so_far()?.saturating_sub(before))
     }
 
     /// Waits until it is ready.
@@ -178,6 +207,11 @@ impl Drop for Subject {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn_on(processor: Option<usize>, command: &mut Command) -> Result<Child> {
+    bound_to(processor, || command.spawn())?
+        .with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 /// The command that runs the real binary in this folder, with these flows, which are written there.

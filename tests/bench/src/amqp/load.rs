@@ -17,7 +17,10 @@ use lapin::{
 };
 use tokio::runtime::Runtime;
 
-use crate::forwarding::{Broker, PATIENCE, Pile, Side};
+use crate::{
+    forwarding::{Broker, PATIENCE, Pile, Side},
+    subject::Subject,
+};
 
 /// After how many messages the load waits for the broker, so that they do not pile up in the load instead.
 const BATCH: usize = 5_000;
@@ -61,7 +64,7 @@ impl Queues {
     ///
     /// # Errors
     /// There is no such queue.
-    pub(crate) fn has_consumer(&self, queue: &str) -> Result<bool> {
+    fn has_consumer(&self, queue: &str) -> Result<bool> {
         Ok(self.within(look_at(&self.channel, queue))?.consumer_count() > 0)
     }
 
@@ -164,5 +167,9 @@ impl Broker for Queues {
         self.take(of.sink(), pile.len(), |number, body| pile.check(number, body))?;
         ensure!(self.waiting(of.sink())? == 0, "more came out than went in");
         Ok(())
+    }
+
+    fn until_ready(&mut self, of: Side, subject: &mut Subject) -> Result<()> {
+        subject.until("it does not consume", |_| self.has_consumer(of.source()))
     }
 }

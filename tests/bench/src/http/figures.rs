@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result};
 
-use super::server::Server;
+use super::server::{Manner, Server, Work};
 use crate::{
+    case::Setup,
     load::Sample,
     machine::{places, processors},
     report::{Cost, Goal, Report, Resources, Row, Unit},
@@ -18,6 +19,13 @@ const LOAD_IS_LATE: f64 = 0.5;
 
 /// A figure of a sample: its name, its unit, its goal, and how it is read off.
 pub(crate) type Figure = (&'static str, Unit, Option<Goal>, fn(&Sample) -> f64);
+
+/// What the servers were asked, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) work: &'a Work,
+    pub(crate) manner: Manner,
+}
 
 /// A row for each figure.
 ///
@@ -43,26 +51,32 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// What a request costs; how often it asks for memory, of the floor and of ours, where that was counted.
+/// What a request costs, of the rounds that were measured; how often it asks for memory, of one more round each, for which the
+/// servers are restarted.
 ///
 /// # Errors
-/// When a server has ended, or a round measured nothing.
+/// When a server has ended or does not start again, or a round measured nothing.
 pub(crate) fn cost(
+    setup: &Setup,
     report: &mut Report,
     name: &str,
-    (floor, ours): (&Server, &Server),
+    (floor, ours): (&mut Server, &mut Server),
+    asked: Asked<'_>,
     measured: &Rounds<Sample>,
-    allocations: Option<(f64, f64)>,
 ) -> Result<()> {
     let cpu = measured.compare(0, |sample| sample.cpu_us).context("processor time of the server")?;
-    let resources = |cpu_us: f64, allocations: Option<f64>, server: &Server| -> Result<Resources> {
+    let resources = |cpu_us: f64, server: &mut Server| -> Result<Resources> {
         let peak_mib = Some(server.subject.memory()?.peak_mib);
+        let allocations = match &setup.counting {
+            Some(counting) => Some(server.allocations(asked.work, asked.manner, counting)?),
+            None => None,
+        };
         Ok(Resources { cpu_us: Some(cpu_us), allocations, peak_mib })
     };
     report.costs.push(Cost {
         case: name.into(),
-        floor: Some(resources(cpu.floor.median, allocations.map(|(floor, _)| floor), floor)?),
-        ours: resources(cpu.ours.median, allocations.map(|(_, ours)| ours), ours)?,
+        floor: Some(resources(cpu.floor.median, floor)?),
+        ours: resources(cpu.ours.median, ours)?,
     });
     Ok(())
 }

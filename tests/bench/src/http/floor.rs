@@ -27,22 +27,17 @@ pub(crate) fn serve_routes(listen: SocketAddr, routes: Router) -> Result<()> {
     runtime.block_on(async {
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        serve_on(listener, routes).await
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                eprintln!("cannot set TCP_NODELAY: {error}");
+            }
+        });
+        Ok(axum::serve(listener, routes).await?)
     })
 }
 
-/// Serves these routes on a listener.
-pub(super) async fn serve_on(listener: TcpListener, routes: Router) -> Result<()> {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            eprintln!("cannot set TCP_NODELAY: {error}");
-        }
-    });
-    Ok(axum::serve(listener, routes).await?)
-}
-
 /// The one route.
-pub(super) fn routes() -> Router {
+fn routes() -> Router {
     Router::new().route(PATH, post(orders))
 }
 

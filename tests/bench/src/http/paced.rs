@@ -5,8 +5,8 @@
 use anyhow::Result;
 
 use super::{
-    figures,
-    server::{self, Manner, Work},
+    figures::{self, Asked},
+    server::{self, Manner, Server, Work},
 };
 use crate::{
     case::{Effort, Setup},
@@ -24,10 +24,14 @@ pub(crate) const OPEN_CONNECTIONS: usize = 64;
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let Effort { rounds, requests: round, .. } = setup.effort;
     let work = Work::rename()?;
-    let (floor, ours) = (super::axum()?, super::gristmill(setup)?);
+    let (mut floor, mut ours) = (super::axum()?, super::gristmill(setup)?);
     let closed = Manner { connections: CONNECTIONS, pace: Pace::Answers, round };
-    let peak = floor.round(&work, closed)?.per_second.min(ours.round(&work, closed)?.per_second);
-    let rate = peak / 2.0;
+    let peak_of = |server: &Server| -> Result<f64> {
+        // What warms it up.
+        server.round(&work, closed)?;
+        Ok(server.round(&work, closed)?.per_second)
+    };
+    let rate = peak_of(&floor)?.min(peak_of(&ours)?) / 2.0;
     let open = Manner { connections: OPEN_CONNECTIONS, pace: Pace::PerSecond(rate), round };
     let measured = server::compare(&floor, &ours, &work, open, rounds)?;
     figures::rows(
@@ -41,6 +45,7 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
             ("p99.9", Unit::Microseconds, Some(Goal::RatioAtMost(2.0)), |sample| sample.p999_us),
         ],
     )?;
-    figures::cost(report, "http-paced", (&floor, &ours), &measured, None)?;
-    figures::load_of_open(report, "http-paced", rate, &measured)
+    figures::load_of_open(report, "http-paced", rate, &measured)?;
+    let asked = Asked { work: &work, manner: open };
+    figures::cost(setup, report, "http-paced", (&mut floor, &mut ours), asked, &measured)
 }

@@ -1,6 +1,6 @@
 //! The servers that a load is put on, ours and the floors, and the requests that they get.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use bench_rename::rename;
@@ -80,6 +80,23 @@ impl Server {
     pub(crate) fn round(&self, work: &Work, manner: Manner) -> Result<Sample> {
         load::round(&work.plan(self, manner))
             .with_context(|| format!("the server's log ends with:\n{}", self.subject.log_tail()))
+    }
+
+    /// How often it asks for memory for a request, in a round of its own, for which it is restarted.
+    ///
+    /// # Errors
+    /// When it does not start again, and as [`Self::round`].
+    pub(crate) fn allocations(&mut self, work: &Work, manner: Manner, counting: &Path) -> Result<f64> {
+        self.subject.restart_counted(counting)?;
+        self.subject.until_it_listens(self.address)?;
+        // What is made once: instances of plugins, buffers, connections to others.
+        self.round(work, manner)?;
+        let mut requests = 0;
+        let calls = self.subject.allocations_of(|| {
+            requests = self.round(work, manner)?.requests;
+            Ok(())
+        })?;
+        Ok(calls as f64 / requests as f64)
     }
 }
 

@@ -16,7 +16,10 @@ use rumqttc_v5::{
 };
 use tokio::runtime::Runtime;
 
-use crate::forwarding::{Broker, PATIENCE, Pile, Side};
+use crate::{
+    forwarding::{Broker, PATIENCE, Pile, Side},
+    subject::Subject,
+};
 
 /// How many messages the load publishes before the broker has acknowledged the first, and may be sent before it has acknowledged.
 const WINDOW: u16 = 200;
@@ -57,7 +60,7 @@ impl Topics {
     ///
     /// # Errors
     /// The broker is gone.
-    pub(crate) fn has_subscriber(&mut self, topic: &str) -> Result<bool> {
+    fn has_subscriber(&mut self, topic: &str) -> Result<bool> {
         let options = PublishOptions::at_least_once();
         self.client.try_publish(topic, r#"{"order_id":0}"#.to_owned(), options)?;
         let mut came = 0;
@@ -76,7 +79,7 @@ impl Topics {
     ///
     /// # Errors
     /// It does not come.
-    pub(crate) fn take_probes(&mut self) -> Result<()> {
+    fn take_probes(&mut self) -> Result<()> {
         for _ in 0..std::mem::take(&mut self.probes) {
             self.wait_for(|packet| Ok(matches!(packet, Packet::Publish(_)).then_some(())))?;
         }
@@ -153,6 +156,11 @@ impl Broker for Topics {
     fn check(&mut self, _of: Side, _pile: &Pile) -> Result<()> {
         // As they came.
         Ok(())
+    }
+
+    fn until_ready(&mut self, of: Side, subject: &mut Subject) -> Result<()> {
+        subject.until("it has not subscribed", |_| self.has_subscriber(of.source()))?;
+        self.take_probes()
     }
 }
 
