@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use arrayvec::ArrayString;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -25,23 +24,40 @@ pub const MAX_HEADER_NAME_BYTES: usize = 256;
 pub struct MessageId(Arc<str>);
 
 /// Headers in order, string to string. Names are lower-case; a name may occur more than once. Cloning is one
-/// reference count; the first change to a shared list copies the list but not its texts, so that many children of one message
-/// do not multiply its headers.
+/// reference count; the first change to a shared list copies the list and its short texts, but not the long ones, so that many
+/// children of one message do not multiply its headers.
 #[derive(Clone, Default)]
 pub struct Headers(Option<Arc<List>>);
 
-/// As many as most messages have are in one piece of memory with the count of who shares them.
-type List = SmallVec<[Header; 8]>;
+/// Some headers. As many as most messages have are in one piece of memory with the count of who shares them, and their texts in
+/// another: every source makes such a list, and every step that changes one copies it.
+#[derive(Debug, Clone)]
+struct List {
+    headers: SmallVec<[Header; 8]>,
+    /// The short texts, one after another, and those of headers that are not there any more.
+    texts: String,
+}
 
-/// A header of so many bytes is put together without asking for memory twice.
+/// What is reserved for short texts at first, in bytes: enough for most messages.
+const TEXTS_BYTES: usize = 256;
+
+/// A header of so many bytes is short.
 const SHORT_HEADER_BYTES: usize = 128;
 
-/// A header: its name and, right behind it, its value. One text, because every step copies the list of headers, and with it a
-/// reference to each text, when it changes one.
-#[derive(Clone, PartialEq, Eq)]
+/// A header: its name and, right behind it, its value.
+#[derive(Debug, Clone)]
 struct Header {
-    text: Arc<str>,
     name_bytes: usize,
+    place: Place,
+}
+
+/// Where the text of a header is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// Among the texts of its list.
+    Short { start: u32, bytes: u32 },
+    /// By itself, shared by all lists that have it.
+    Long(Arc<str>),
 }
 
 /// Headers and a body on their way through a flow.
@@ -112,32 +128,36 @@ impl Headers {
 
     /// The first value of `name`, which must be in lower case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.list().iter().find(|header| header.is(name)).map(Header::value)
+        let (headers, texts) = self.parts();
+        headers.iter().find(|header| header.is(name, texts)).map(|header| header.split(texts).1)
     }
 
     /// Every value of `name`, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.list().iter().filter(move |header| header.is(name)).map(Header::value)
+        let (headers, texts) = self.parts();
+        let of_that_name = headers.iter().filter(move |header| header.is(name, texts));
+        of_that_name.map(|header| header.split(texts).1)
     }
 
     /// All headers, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.list().iter().map(|header| (header.name(), header.value()))
+        let (headers, texts) = self.parts();
+        headers.iter().map(|header| header.split(texts))
     }
 
     /// How many headers there are, counting repeats.
     pub fn len(&self) -> usize {
-        self.list().len()
+        self.parts().0.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.list().is_empty()
+        self.len() == 0
     }
 
     /// How many bytes the names and values have together.
     pub fn bytes(&self) -> usize {
-        self.list().iter().map(|header| header.text.len()).sum()
+        self.parts().0.iter().map(Header::bytes).sum()
     }
 
     /// Adds a header after the others.
@@ -147,7 +167,7 @@ impl Headers {
     pub fn append(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let name = normalise(name);
         check_header(&name, value)?;
-        self.list_mut().push(Header::new(&name, value));
+        self.list_mut().push(&name, value);
         Ok(())
     }
 
@@ -158,32 +178,23 @@ impl Headers {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let name = normalise(name);
         check_header(&name, value)?;
-        let list = self.list_mut();
-        let mut new = Some(Header::new(&name, value));
-        list.retain_mut(|header| {
-            if !header.is(&name) {
-                return true;
-            }
-            match new.take() {
-                Some(new) => {
-                    *header = new;
-                    true
-                }
-                None => false,
-            }
-        });
-        list.extend(new);
+        self.list_mut().set(&name, value);
         Ok(())
     }
 
-    /// Replaces every header that has a name in the other list by those, which come last, in their order. Their texts are shared.
+    /// Replaces every header that has a name in the other list by those, which come last, in their order. Long texts are shared.
     pub fn replace_by(&mut self, others: &Self) {
-        if self.is_empty() {
-            *self = others.clone();
-        } else if !others.is_empty() {
-            let list = self.list_mut();
-            list.retain(|header| others.get(header.name()).is_none());
-            list.extend(others.list().iter().cloned());
+        match &others.0 {
+            Some(_) if self.is_empty() => *self = others.clone(),
+            Some(others) => {
+                let list = self.list_mut();
+                list.retain(|header, texts| {
+                    let (name, _) = header.split(texts);
+                    others.headers.iter().all(|it| !it.is(name, &others.texts))
+                });
+                list.extend(others);
+            }
+            None => {}
         }
     }
 
@@ -191,20 +202,24 @@ impl Headers {
     pub fn remove(&mut self, name: &str) {
         let name = normalise(name);
         if self.get(&name).is_some() {
-            self.list_mut().retain(|header| !header.is(&name));
+            self.list_mut().retain(|header, texts| !header.is(&name, texts));
         }
     }
 
-    fn list(&self) -> &[Header] {
-        self.0.as_deref().map_or(&[], SmallVec::as_slice)
+    /// The headers, and the texts of the short ones.
+    fn parts(&self) -> (&[Header], &str) {
+        self.0.as_ref().map_or((&[], ""), |list| (&list.headers, &list.texts))
     }
 
-    /// A list that no one else sees, with room for one more than a shared one had.
+    /// A list that no one else sees.
     fn list_mut(&mut self) -> &mut List {
-        let list = self.0.get_or_insert_default();
+        let list = self.0.get_or_insert_with(|| Arc::new(List::with_room_for(TEXTS_BYTES)));
         if Arc::get_mut(list).is_none() {
-            let mut own = List::with_capacity(list.len() + 1);
-            own.extend(list.iter().cloned());
+            // It is about to have one more.
+            let mut own = List::with_room_for(list.texts.len() + SHORT_HEADER_BYTES);
+            own.texts.push_str(&list.texts);
+            own.headers.reserve(list.headers.len() + 1);
+            own.headers.extend(list.headers.iter().cloned());
             *list = Arc::new(own);
         }
         Arc::make_mut(list)
@@ -213,7 +228,7 @@ impl Headers {
 
 impl PartialEq for Headers {
     fn eq(&self, other: &Self) -> bool {
-        self.list() == other.list()
+        self.iter().eq(other.iter())
     }
 }
 
@@ -225,27 +240,118 @@ impl fmt::Debug for Headers {
     }
 }
 
+// === impl List ===
+
+impl List {
+    /// Without headers.
+    fn with_room_for(texts: usize) -> Self {
+        Self { headers: SmallVec::new(), texts: String::with_capacity(texts) }
+    }
+
+    /// The header, put where it belongs but not into the list.
+    fn place(&mut self, name: &str, value: &str) -> Header {
+        let (start, bytes) = (self.texts.len(), name.len() + value.len());
+        let place = match (u32::try_from(start), u32::try_from(bytes)) {
+            (Ok(start), Ok(bytes_as_u32)) if bytes <= SHORT_HEADER_BYTES => {
+                self.texts.push_str(name);
+                self.texts.push_str(value);
+                Place::Short { start, bytes: bytes_as_u32 }
+            }
+            _ => Place::Long([name, value].concat().into()),
+        };
+        Header { name_bytes: name.len(), place }
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        let header = self.place(name, value);
+        self.headers.push(header);
+    }
+
+    /// Adds all of another list.
+    fn extend(&mut self, others: &Self) {
+        for header in &others.headers {
+            match &header.place {
+                Place::Short { .. } => {
+                    let (name, value) = header.split(&others.texts);
+                    self.push(name, value);
+                }
+                Place::Long(_) => self.headers.push(header.clone()),
+            }
+        }
+    }
+
+    /// Puts one in the place of the first of that name, and takes the others of that name away.
+    fn set(&mut self, name: &str, value: &str) {
+        let mut new = Some(self.place(name, value));
+        let Self { headers, texts } = self;
+        headers.retain_mut(|header| {
+            if !header.is(name, texts) {
+                return true;
+            }
+            match new.take() {
+                Some(new) => {
+                    *header = new;
+                    true
+                }
+                None => false,
+            }
+        });
+        headers.extend(new);
+        self.tidy();
+    }
+
+    fn retain(&mut self, keeps: impl Fn(&Header, &str) -> bool) {
+        let Self { headers, texts } = self;
+        headers.retain(|header| keeps(header, texts));
+        self.tidy();
+    }
+
+    /// Forgets the texts of headers that are not there any more, when they are most of all.
+    fn tidy(&mut self) {
+        let used: usize = self.headers.iter().map(Header::short_bytes).sum();
+        if self.texts.len() > TEXTS_BYTES.max(2 * used) {
+            let mut tidied = Self::with_room_for(used + SHORT_HEADER_BYTES);
+            tidied.extend(self);
+            *self = tidied;
+        }
+    }
+}
+
 // === impl Header ===
 
 impl Header {
-    /// Of a name in lower case.
-    fn new(name: &str, value: &str) -> Self {
-        let mut short = ArrayString::<SHORT_HEADER_BYTES>::new();
-        let fits = short.try_push_str(name).is_ok() && short.try_push_str(value).is_ok();
-        let text = if fits { short.as_str().into() } else { [name, value].concat().into() };
-        Self { text, name_bytes: name.len() }
+    /// Name and value, of a list with these texts.
+    fn split<'a>(&'a self, texts: &'a str) -> (&'a str, &'a str) {
+        let text = match &self.place {
+            // A place of a list is one in its texts, so this is never empty for another reason than that the text is.
+            Place::Short { start, bytes } => {
+                let start = *start as usize;
+                texts.get(start..start + *bytes as usize).unwrap_or_default()
+            }
+            Place::Long(text) => text,
+        };
+        text.split_at_checked(self.name_bytes).unwrap_or_default()
     }
 
-    fn name(&self) -> &str {
-        self.text.get(..self.name_bytes).unwrap_or_default()
+    /// Whether it has that name, in a list with these texts.
+    fn is(&self, name: &str, texts: &str) -> bool {
+        // Seldom do two names have as many bytes and are not the same.
+        self.name_bytes == name.len() && self.split(texts).0 == name
     }
 
-    fn value(&self) -> &str {
-        self.text.get(self.name_bytes..).unwrap_or_default()
+    fn bytes(&self) -> usize {
+        match &self.place {
+            Place::Short { bytes, .. } => *bytes as usize,
+            Place::Long(text) => text.len(),
+        }
     }
 
-    fn is(&self, name: &str) -> bool {
-        self.name_bytes == name.len() && self.text.as_bytes().starts_with(name.as_bytes())
+    /// How many of its bytes are among the texts of its list.
+    fn short_bytes(&self) -> usize {
+        match &self.place {
+            Place::Short { bytes, .. } => *bytes as usize,
+            Place::Long(_) => 0,
+        }
     }
 }
 
@@ -425,6 +531,94 @@ mod tests {
         let mut none = Headers::new();
         none.replace_by(&answer);
         assert_eq!(none, answer);
+    }
+
+    /// Every sequence of changes gives what it gives on a list of pairs, whatever is short, long or shared.
+    #[test]
+    fn changes_are_those_of_a_list_of_pairs() {
+        let mut dice = 1_u64;
+        let mut below = |end: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % end
+        };
+        let mut seen = [0; 5];
+        for _ in 0..200 {
+            let mut headers = Headers::new();
+            let mut pairs: Vec<(String, String)> = Vec::new();
+            let mut kept = Vec::new();
+            for _ in 0..50 {
+                let name = format!("x-{}", below(6));
+                let value = "v".repeat([0, 5, 120, 130, 600][below(5) as usize]) + &below(10).to_string();
+                let change = below(5) as usize;
+                seen[change] += 1;
+                match change {
+                    0 => {
+                        headers.append(&name, &value).unwrap();
+                        pairs.push((name, value));
+                    }
+                    1 => {
+                        headers.set(&name, &value).unwrap();
+                        match pairs.iter().position(|(it, _)| *it == name) {
+                            Some(first) => {
+                                pairs[first].1 = value;
+                                let mut index = 0;
+                                pairs.retain(|(it, _)| (index <= first || *it != name, index += 1).0);
+                            }
+                            None => pairs.push((name, value)),
+                        }
+                    }
+                    2 => {
+                        headers.remove(&name);
+                        pairs.retain(|(it, _)| *it != name);
+                    }
+                    3 => kept.push((headers.clone(), pairs.clone())),
+                    _ => {
+                        if let Some((others, other_pairs)) = kept.last() {
+                            headers.replace_by(others);
+                            pairs.retain(|(it, _)| other_pairs.iter().all(|(other, _)| other != it));
+                            pairs.extend(other_pairs.iter().cloned());
+                        }
+                    }
+                }
+                kept.push((headers.clone(), pairs.clone()));
+                kept.truncate(3);
+            }
+            kept.push((headers, pairs));
+            for (headers, pairs) in &kept {
+                let expected: Vec<_> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+                assert_eq!(headers.iter().collect::<Vec<_>>(), expected);
+                assert_eq!(headers.len(), pairs.len());
+                assert_eq!(
+                    headers.bytes(),
+                    pairs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+                );
+                let first = pairs.iter().find(|(name, _)| name == "x-1").map(|(_, value)| &**value);
+                assert_eq!(headers.get("x-1"), first);
+            }
+        }
+        assert!(seen.iter().all(|times| *times > 100), "{seen:?}");
+    }
+
+    #[test]
+    fn a_header_that_is_set_again_and_again_takes_no_more_room() {
+        let mut headers = Headers::new();
+        for n in 0..10_000 {
+            headers.set("x-n", &n.to_string()).unwrap();
+            headers.append("x-m", "1").unwrap();
+            headers.remove("x-m");
+        }
+        let list = headers.0.unwrap();
+        assert!(list.texts.len() <= 2 * TEXTS_BYTES && list.headers.len() == 1, "{} bytes", list.texts.len());
+    }
+
+    #[test]
+    fn children_of_a_message_share_its_long_headers() {
+        let mut parent = Headers::new();
+        parent.append("x-long", &"v".repeat(10_000)).unwrap();
+        let mut child = parent.clone();
+        child.set("x-index", "1").unwrap();
+        let place = |headers: &Headers| headers.get("x-long").map(str::as_ptr);
+        assert_eq!(place(&child), place(&parent));
     }
 
     #[test]

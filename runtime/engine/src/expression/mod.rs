@@ -51,7 +51,7 @@ pub use template::Template;
 
 use error::EvalError;
 use evaluate::Evaluation;
-use node::Node;
+use node::{MessageField, Node};
 use value::{Kind, Value};
 
 /// A compiled expression. Cheap to clone.
@@ -150,6 +150,11 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate_json`].
     pub fn evaluate_body(&self, scope: &Scope<'_>) -> Result<Bytes, Failure> {
+        if matches!(*self.node, Node::Message(MessageField::Text)) {
+            // The body as it is: nothing is computed, and nothing copied.
+            scope.text()?;
+            return Ok(scope.message().body().clone());
+        }
         self.evaluate(scope, |value, evaluation| match value {
             Value::String(text) => {
                 evaluation.budget().make(text.len())?;

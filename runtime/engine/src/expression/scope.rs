@@ -19,7 +19,7 @@ pub struct Scope<'a> {
     message: &'a Message,
     flow: &'a FlowFacts,
     body: OnceLock<Result<Value, Failure>>,
-    text: OnceLock<Result<Arc<str>, Failure>>,
+    text_value: OnceLock<Result<Arc<str>, Failure>>,
     headers: OnceLock<Value>,
 }
 
@@ -35,7 +35,7 @@ struct Parsed(Value);
 impl<'a> Scope<'a> {
     /// The scope of a message in a flow.
     pub fn new(message: &'a Message, flow: &'a FlowFacts) -> Self {
-        Self { message, flow, body: OnceLock::new(), text: OnceLock::new(), headers: OnceLock::new() }
+        Self { message, flow, body: OnceLock::new(), text_value: OnceLock::new(), headers: OnceLock::new() }
     }
 
     /// The message.
@@ -86,14 +86,21 @@ impl<'a> Scope<'a> {
     }
 
     /// The body as text.
-    fn text(&self) -> Result<Value, EvalError> {
-        let text = self.text.get_or_init(|| match std::str::from_utf8(self.message.body()) {
-            Ok(text) => Ok(text.into()),
-            Err(error) => Err(Failure::new(
+    ///
+    /// # Errors
+    /// Class `body_format` when it is none.
+    pub(crate) fn text(&self) -> Result<&'a str, Failure> {
+        std::str::from_utf8(self.message.body()).map_err(|error| {
+            Failure::new(
                 ErrorClass::BodyFormat,
                 format!("the body is not UTF-8 text: byte {} is not", error.valid_up_to() + 1),
-            )),
-        });
+            )
+        })
+    }
+
+    /// The same as a value, made once.
+    fn text_value(&self) -> Result<Value, EvalError> {
+        let text = self.text_value.get_or_init(|| self.text().map(Arc::from));
         text.clone().map(Value::String).map_err(EvalError::Body)
     }
 
@@ -125,7 +132,7 @@ impl<'a> Scope<'a> {
             MessageField::TimestampMs => int(i64::try_from(self.message.received_at().as_millis()).ok()),
             MessageField::ContentType => self.message.content_type().unwrap_or_default().into(),
             MessageField::Size => int(i64::try_from(self.message.body().len()).ok()),
-            MessageField::Text => self.text()?,
+            MessageField::Text => self.text_value()?,
         })
     }
 

@@ -307,6 +307,15 @@ fn the_result_is_what_the_caller_wants_or_says_what_it_is() {
     assert_eq!(body("{'n': body.total, 'ü': [body.note]}"), r#"{"n":1500,"ü":[null]}"#);
     assert_eq!(body("body.note"), "null");
     assert!(compiled("[1.0 / 0]").evaluate_body(&scope).unwrap_err().text().contains("JSON cannot hold"));
+    // The body as it is, and no copy of it.
+    assert_eq!(body("message.text").as_ptr(), scope.message().body().as_ptr());
+    assert_eq!(body("(message.text)").len(), scope.message().body().len());
+    let binary = self::message([0x80_u8].as_slice());
+    let refused = compiled("message.text").evaluate_body(&Scope::new(&binary, &flow)).unwrap_err();
+    assert_eq!(
+        (refused.class(), refused.text()),
+        (ErrorClass::BodyFormat, "the body is not UTF-8 text: byte 1 is not")
+    );
 }
 
 #[test]

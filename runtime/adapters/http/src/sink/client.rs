@@ -28,8 +28,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// How many connections to one host rest in a pool.
 const MAX_IDLE_PER_HOST: usize = 64;
 
-/// The most header fields of an answer.
-const MAX_ANSWER_HEADERS: usize = 256;
+/// The most header fields of an answer: as many as hyper reads without asking for memory for them first.
+const MAX_ANSWER_HEADERS: usize = 100;
 
 /// The most that HTTP/1.1 buffers of an answer, which is also the most bytes that its head may have.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;

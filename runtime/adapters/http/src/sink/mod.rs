@@ -166,6 +166,10 @@ impl HttpSink {
             Failure::new(ErrorClass::SinkRejected, text)
         })?;
         headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+        if !self.checked.http2 {
+            // The client would write it anew for each request. HTTP/2 has a field of its own for it.
+            headers.insert(header::HOST, url.host.clone());
+        }
         let body = if method.sends_body() { outgoing.message.body().clone() } else { Bytes::new() };
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method.to_http();

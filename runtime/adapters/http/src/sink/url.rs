@@ -9,7 +9,7 @@ use gristmill_core::{
     config::{Node, Piece, Substitution, split_expressions},
     sink::{Outgoing, Slot},
 };
-use http::Uri;
+use http::{HeaderValue, Uri, header::InvalidHeaderValue, uri::Authority};
 
 use crate::percent;
 
@@ -42,6 +42,8 @@ struct Secrets {
 #[derive(Clone)]
 pub(crate) struct Url {
     pub(crate) uri: Uri,
+    /// As it is named in `host`: without what is before an `@`, with the port if that is not the scheme's own (RFC 9110 section 7.2).
+    pub(crate) host: HeaderValue,
     /// As it is shown to the operator: without the query, and as it is written if any of it was substituted.
     pub(crate) shown: String,
     /// What is to be struck out of texts about this URL.
@@ -258,7 +260,8 @@ impl UrlTemplate {
             None => (format!("{scheme}://{authority}{}", uri.path()), Vec::new()),
             Some(secrets) => (secrets.written.clone(), secrets.hidden(authority.host())),
         };
-        Ok(Url { uri, shown, hidden })
+        let host = host_field(authority, is_https).map_err(|_| "its host is none that HTTP can name")?;
+        Ok(Url { uri, host, shown, hidden })
     }
 }
 
@@ -323,6 +326,15 @@ impl Url {
             rest = found.or_else(|| rest.get(c.len_utf8()..)).unwrap_or_default();
         }
         shown
+    }
+}
+
+/// The value of `host` for it.
+fn host_field(authority: &Authority, is_https: bool) -> Result<HeaderValue, InvalidHeaderValue> {
+    let host = authority.host();
+    match authority.port_u16().filter(|port| *port != default_port(is_https)) {
+        Some(port) => format!("{host}:{port}").try_into(),
+        None => host.try_into(),
     }
 }
 
@@ -480,6 +492,22 @@ mod tests {
         let message = Message::new("m", Timestamp::from_millis(0), "");
         let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
         url.render(&Outgoing::new(&message, &texts)).map(|url| url.uri.to_string())
+    }
+
+    /// As RFC 9110 section 7.2 has it: the authority without user and without the port that goes without saying.
+    #[test]
+    fn a_host_is_named_without_what_the_server_knows() {
+        let host = |url: &str| {
+            let (template, _) = check(json!({"url": url})).unwrap();
+            let message = Message::new("m", Timestamp::from_millis(0), "");
+            let host = template.render(&Outgoing::new(&message, &[])).unwrap().host.clone();
+            host.to_str().unwrap().to_owned()
+        };
+        assert_eq!(host("http://api.test/orders"), "api.test");
+        assert_eq!(host("http://api.test:80/"), "api.test");
+        assert_eq!(host("http://api.test:443/"), "api.test:443");
+        assert_eq!(host("https://api.test:443/"), "api.test");
+        assert_eq!(host("https://[::1]:8443/"), "[::1]:8443");
     }
 
     #[test]
