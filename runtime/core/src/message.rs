@@ -4,6 +4,7 @@ use std::{
     any::Any,
     borrow::Cow,
     fmt,
+    io::Write as _,
     sync::{Arc, OnceLock},
 };
 
@@ -17,6 +18,9 @@ pub const CONTENT_TYPE: &str = "content-type";
 
 /// The longest header name, in bytes.
 pub const MAX_HEADER_NAME_BYTES: usize = 256;
+
+/// An id of so many bytes is put together without asking for memory twice.
+const SHORT_ID_BYTES: usize = 128;
 
 /// The id of a message: unique within its source, the same again when the source offers the message again if the
 /// source can know that. Children of a split have the id of their parent and `/n`.
@@ -86,6 +90,18 @@ impl MessageId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The id `PREFIX:NUMBER`, for a source that counts its messages.
+    pub fn numbered(prefix: &str, number: u64) -> Self {
+        let mut short = [0; SHORT_ID_BYTES];
+        let mut rest = short.as_mut_slice();
+        let fits = write!(rest, "{prefix}:{number}").is_ok();
+        let bytes = SHORT_ID_BYTES - rest.len();
+        match short.get(..bytes).map(std::str::from_utf8) {
+            Some(Ok(text)) if fits => text.into(),
+            _ => format!("{prefix}:{number}").into(),
+        }
     }
 
     /// The id of the `index`th child (from 0) that a step made of this message.
@@ -502,6 +518,17 @@ impl fmt::Debug for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_numbered_whatever_is_before_the_number() {
+        let id = |prefix: &str, number| MessageId::numbered(prefix, number).as_str().to_owned();
+        assert_eq!(id("orders", 0), "orders:0");
+        assert_eq!(id("ö", u64::MAX), "ö:18446744073709551615");
+        for bytes in SHORT_ID_BYTES - 5..SHORT_ID_BYTES + 5 {
+            let prefix = "p".repeat(bytes);
+            assert_eq!(id(&prefix, 12), format!("{prefix}:12"));
+        }
+    }
 
     #[test]
     fn set_replaces_every_header_of_the_name_in_the_place_of_the_first() {

@@ -400,17 +400,18 @@ impl Task {
         if order.done.is_closed() {
             return Ok(());
         }
-        let shown = self.dial.place();
+        let place = || self.dial.place();
         let qos = order.publish.qos;
         // Two bytes for the packet identifier, which it does not have yet.
         let bytes = order.publish.size().saturating_add(2);
         let problem = if qos as u8 > welcome.qos {
-            Some(format!("{shown} takes QoS {} at best", welcome.qos))
+            Some(format!("{} takes QoS {} at best", place(), welcome.qos))
         } else if order.publish.retain && !welcome.retains {
-            Some(format!("{shown} keeps no retained messages"))
+            Some(format!("{} keeps no retained messages", place()))
         } else if bytes > welcome.packet_bytes {
             Some(format!(
-                "{shown} takes packets of at most {} bytes, and that of the message has {bytes}; {TOO_LARGE_MEND}",
+                "{} takes packets of at most {} bytes, and that of the message has {bytes}; {TOO_LARGE_MEND}",
+                place(),
                 welcome.packet_bytes
             ))
         } else {

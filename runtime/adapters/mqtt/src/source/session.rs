@@ -17,7 +17,7 @@ use std::{
 };
 
 use gristmill_core::{
-    Headers, Message, Settlement,
+    Headers, Message, MessageId, Settlement,
     limits::FlowLimits,
     source::{EndpointContext, SourceError},
 };
@@ -948,7 +948,7 @@ impl Session {
             return;
         }
         // The sequence is taken by `accept`; the id has to be known before.
-        let id = format!("{}:{}", self.id_prefix, self.ledger.next_sequence());
+        let id = MessageId::numbered(&self.id_prefix, self.ledger.next_sequence());
         let message = Message::new(id, self.settings.context.clock.now(), publish.payload.clone())
             .with_headers(headers);
         let sequence = self.ledger.accept(publish, message.clone());
