@@ -35,7 +35,7 @@ pub struct Headers(Option<Arc<List>>);
 
 /// Some headers. As many as most messages have are in one piece of memory with the count of who shares them, and their texts in
 /// another: every source makes such a list, and every step that changes one copies it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct List {
     headers: SmallVec<[Header; 8]>,
     /// The short texts, one after another, and those of headers that are not there any more.
@@ -229,16 +229,7 @@ impl Headers {
 
     /// A list that no one else sees.
     fn list_mut(&mut self) -> &mut List {
-        let list = self.0.get_or_insert_with(|| Arc::new(List::with_room_for(TEXTS_BYTES)));
-        if Arc::get_mut(list).is_none() {
-            // It is about to have one more.
-            let mut own = List::with_room_for(list.texts.len() + SHORT_HEADER_BYTES);
-            own.texts.push_str(&list.texts);
-            own.headers.reserve(list.headers.len() + 1);
-            own.headers.extend(list.headers.iter().cloned());
-            *list = Arc::new(own);
-        }
-        Arc::make_mut(list)
+        Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(List::with_room_for(TEXTS_BYTES))))
     }
 }
 
@@ -333,6 +324,17 @@ impl List {
     }
 }
 
+/// With room for one more: a list is copied when it is about to have one.
+impl Clone for List {
+    fn clone(&self) -> Self {
+        let mut clone = Self::with_room_for(self.texts.len() + SHORT_HEADER_BYTES);
+        clone.texts.push_str(&self.texts);
+        clone.headers.reserve(self.headers.len() + 1);
+        clone.headers.extend(self.headers.iter().cloned());
+        clone
+    }
+}
+
 // === impl Header ===
 
 impl Header {
@@ -373,16 +375,51 @@ impl Header {
 
 /// Lower case, which most names are already.
 fn normalise(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    }
+    if kinds(name) & CAPITAL == 0 { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) }
 }
 
-/// Which bytes the name of a header may have: what can be seen of ASCII, without the colon and capitals.
-const fn is_of_name(byte: u8) -> bool {
-    matches!(byte, b'!'..=b'9' | b';'..=b'@' | b'['..=b'~')
+/// A kind of byte: one that the name of a header cannot have. It has what can be seen of ASCII, without the colon and capitals.
+const NOT_OF_NAME: u8 = 1;
+/// A control character, other than tab.
+const CONTROL: u8 = 1 << 1;
+/// A part of a character beyond ASCII.
+const BEYOND_ASCII: u8 = 1 << 2;
+/// A capital.
+const CAPITAL: u8 = 1 << 3;
+
+/// Of which kinds each byte is.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut rest = kinds.as_mut_slice();
+    let mut byte = 0_u8;
+    while let Some((kind, others)) = rest.split_first_mut() {
+        *kind = kinds_of(byte);
+        byte = byte.wrapping_add(1);
+        rest = others;
+    }
+    kinds
+};
+
+const fn kinds_of(byte: u8) -> u8 {
+    let mut kinds = 0;
+    if !matches!(byte, b'!'..=b'9' | b';'..=b'@' | b'['..=b'~') {
+        kinds |= NOT_OF_NAME;
+    }
+    if byte.is_ascii_control() && byte != b'\t' {
+        kinds |= CONTROL;
+    }
+    if !byte.is_ascii() {
+        kinds |= BEYOND_ASCII;
+    }
+    if byte.is_ascii_uppercase() {
+        kinds |= CAPITAL;
+    }
+    kinds
+}
+
+/// The kinds of all bytes of a text, each of which is looked at once and without a branch: every header of every message is.
+fn kinds(text: &str) -> u8 {
+    text.bytes().fold(0, |kinds, byte| kinds | KINDS.get(usize::from(byte)).copied().unwrap_or(u8::MAX))
 }
 
 /// Whether a message may carry this header: the name is lower-case printable ASCII without spaces and colons, of at
@@ -396,7 +433,7 @@ pub fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
         "the name is empty"
     } else if name.len() > MAX_HEADER_NAME_BYTES {
         "the name is longer than 256 bytes"
-    } else if !name.bytes().fold(true, |good, byte| good & is_of_name(byte)) {
+    } else if kinds(name) & NOT_OF_NAME != 0 {
         "a name is lower-case ASCII without spaces and colons"
     } else if has_control(value) {
         "the value holds a control character"
@@ -409,9 +446,8 @@ pub fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
 /// Whether there is a control character other than tab. Those above ASCII (U+0080 to U+009F) are looked for only where there is more
 /// than ASCII.
 fn has_control(value: &str) -> bool {
-    // Without a way out in the middle, as for names, so that many bytes are looked at in one step.
-    value.bytes().fold(false, |found, b| found | (b.is_ascii_control() && b != b'\t'))
-        || !value.is_ascii() && value.chars().any(|c| c.is_control() && c != '\t')
+    let kinds = kinds(value);
+    kinds & CONTROL != 0 || kinds & BEYOND_ASCII != 0 && value.chars().any(|c| c.is_control() && c != '\t')
 }
 
 impl fmt::Display for InvalidHeader {
@@ -673,7 +709,8 @@ mod tests {
     fn a_name_is_of_what_can_be_seen_of_ascii_without_colon_and_capitals() {
         for byte in 0..=u8::MAX {
             let expected = byte.is_ascii_graphic() && byte != b':' && !byte.is_ascii_uppercase();
-            assert_eq!(is_of_name(byte), expected, "{byte:#04x}");
+            assert_eq!(kinds_of(byte) & NOT_OF_NAME == 0, expected, "{byte:#04x}");
+            assert_eq!(KINDS[usize::from(byte)], kinds_of(byte));
         }
     }
 
