@@ -255,6 +255,35 @@ async fn strict_holds_its_lane_over_a_panic() {
     assert_eq!(mill.sink("out").bodies(), ["a", "b"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_that_is_tried_again_does_not_hold_up_its_step() {
+    let mill = Mill::new();
+    mill.source().keep_order();
+    let called = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::clone(&called);
+    mill.plugins.save(
+        "p",
+        ScriptedPlugin::transformer(move |message| {
+            let is_first = {
+                let mut calls = calls.lock().unwrap();
+                calls.push(text(message).to_owned());
+                calls.len() == 1
+            };
+            assert!(!is_first, "once");
+            Ok(Transformed::Change(Change::default()))
+        }),
+    );
+    mill.run(
+        "steps: [{ transform: { plugin: p } }, { send: { scripted: { name: out } } }]
+on_error: [{ match: [internal], retry: { initial_delay_ms: 1000, jitter: 0 }, then: { reject: {} } }]
+",
+    )
+    .await;
+    all_delivered(offer_all(&mill, ["a".into(), "b".into()])).await;
+    assert_eq!(*called.lock().unwrap(), ["a", "b", "a"]);
+    assert_eq!(mill.sink("out").bodies(), ["a", "b"]);
+}
+
 /// Lanes by the first letter of the body; `a…` goes to the sink `a`, all else to `b`.
 fn by_letter(order: &str, lanes: usize) -> String {
     format!(
