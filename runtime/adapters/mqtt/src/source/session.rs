@@ -8,6 +8,17 @@
 //!
 //! A session that another one takes the place of (see `take_over.rs`) is *emptied*: it unsubscribes, and goes on until the
 //! broker has nothing more in it. Then it is ended.
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | the connection, what the task is told, and its end |
+//! | [`subscribing`] | what is subscribed |
+//! | [`taking`] | what is taken of what comes |
+//! | [`emptying`] | the way to an end with nothing left |
+
+mod emptying;
+mod subscribing;
+mod taking;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,14 +28,10 @@ use std::{
 };
 
 use gristmill_core::{
-    Headers, Message, MessageId, Settlement,
-    limits::FlowLimits,
+    Settlement,
     source::{EndpointContext, SourceError},
 };
-use rumqttc_v5::mqttbytes::v5::{
-    PubComp, PubCompReason, PubRec, Publish, RetainForwardRule, SubAck, Subscribe, SubscribeFilter,
-    SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
-};
+use rumqttc_v5::mqttbytes::v5::{PubComp, PubCompReason, RetainForwardRule, SubscribeFilter};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
@@ -32,18 +39,16 @@ use tokio::{
 use tokio_rustls::rustls;
 
 use super::{
-    inbox::{Inbox, Offer},
+    inbox::Inbox,
     lease::{Lease, Tenancy},
-    ledger::{Arrival, Ledger, Sequence, id_prefix},
-    record::{Noted, Record},
+    ledger::{Ledger, Sequence, id_prefix},
 };
 use crate::{
     backoff::Backoff,
     config::{Retained, Version},
     connection::SessionKey,
     link::{Dial, Link, LinkError, Turn, Welcome, qos},
-    properties,
-    wire::{Packet, QoS},
+    wire::Packet,
 };
 
 /// How long a session that is emptied has to be silent before the broker is asked whether that was all. A broker that keeps
@@ -429,66 +434,9 @@ impl Session {
         served
     }
 
-    fn record(&self) -> Record {
-        Record::in_folder(&self.settings.context.state_dir)
-    }
-
     /// Whether no other source of this process is this client.
     fn is_leased(&self) -> bool {
         self.tenancy.has(&self.settings.dial.session())
-    }
-
-    /// Whether an earlier process may have left this session at the broker.
-    async fn is_noted(&self) -> bool {
-        let session = self.settings.dial.session();
-        self.record().read().await.iter().any(|noted| noted.session == session)
-    }
-
-    /// Reads what an earlier process has noted: of this session, what it has subscribed; of others, that they were left.
-    async fn find_noted(&mut self, welcome: &Welcome) {
-        self.is_fresh = !welcome.session_present;
-        let (session, record) = (self.settings.dial.session(), self.record());
-        // Beside another session of the flow, it is not for this one to say what else there is.
-        let is_alone =
-            self.waiting.as_ref().is_none_or(|waiting| !matches!(waiting.otherwise, Otherwise::End));
-        for Noted { session: other, shown, filters } in record.read().await {
-            // One client id at another address: when the broker knows it, it is the same broker by another name.
-            let is_alias = is_alone && welcome.session_present && other.client_id == session.client_id;
-            if other == session || is_alias {
-                self.subscribed.extend(filters.into_iter().map(|filter| (filter, Subscription::UNKNOWN)));
-                self.also_noted_as.push(other);
-            } else if is_alone && self.phase == Phase::Open && !other.is_at_the_broker_of(&session) {
-                let queueing = if filters.is_empty() { "" } else { ", and goes on queueing" };
-                tracing::warn!(
-                    target: "gristmill::mqtt", flow = &*self.settings.context.flow, file = %record.path.display(),
-                    "an earlier run of this flow has left {shown}: the broker keeps what it has queued there{queueing}, as long \
-                     as it keeps the session. To take that in, put the old connection back until nothing more comes; else end \
-                     the session at the broker and delete this file"
-                );
-            }
-        }
-    }
-
-    /// Notes what the broker's session may have subscribed, and `more`.
-    async fn note(&mut self, more: &[(String, Subscription)]) {
-        let Some(session) = self.session.clone() else { return };
-        let filters =
-            self.subscribed.keys().chain(&self.leaving).chain(more.iter().map(|(filter, _)| filter));
-        let filters = filters.cloned().collect::<BTreeSet<_>>();
-        let now = Some((session.clone(), filters.clone()));
-        if self.noted == now {
-            return;
-        }
-        let noted = Noted { session, shown: self.settings.dial.shown_session(), filters };
-        let instead_of = std::mem::take(&mut self.also_noted_as);
-        if let Err(error) = self.record().write(noted, instead_of).await {
-            tracing::warn!(
-                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-                "what is subscribed cannot be noted in the state folder; a topic that is taken out of the flow while no runtime \
-                 runs would stay subscribed: {error}"
-            );
-        }
-        self.noted = now;
     }
 
     async fn serve_until_done(&mut self, link: &mut Link) -> Result<(), LinkError> {
@@ -638,70 +586,6 @@ impl Session {
         self.before().is_none_or(|before| before.is_same_client(&self.settings))
     }
 
-    /// Something came or went, so the broker may have more.
-    fn stir(&mut self) {
-        if self.phase == Phase::Emptying {
-            (self.emptying.stirred_at, self.emptying.asked) = (Some(Instant::now()), None);
-        }
-    }
-
-    /// Whether all is settled and unsubscribed, of a session that is emptied.
-    fn is_at_rest(&self) -> bool {
-        self.phase == Phase::Emptying
-            && self.ledger.is_empty()
-            && self.ledger.is_let_go()
-            && self.inbox.len() == 0
-            && self.leaving.is_empty()
-            && self.emptying.after.is_none()
-    }
-
-    /// When to ask the broker whether there is more.
-    fn silent_at(&self) -> Option<Instant> {
-        let is_asked = self.emptying.asked.is_some();
-        self.emptying.stirred_at.filter(|_| self.is_at_rest() && !is_asked).map(|at| at + SILENCE)
-    }
-
-    /// A ping is answered. Whether the session is known to be empty.
-    ///
-    /// That rests on this: the broker has answered UNSUBSCRIBE, so that it adds nothing (MQTT 5.0, 3.10.4); it goes on with what
-    /// it has queued, which 3.10.4 allows and every broker does that was looked at; it sends what is queued as soon as there is
-    /// room for it, and there is, since all is acknowledged; it was silent for a while, see [`SILENCE`]; and what it sent
-    /// before it answered the ping is here before the answer, for a connection keeps the order.
-    fn answered(&mut self, ping: u64) -> bool {
-        if let Some((answer, _)) = self.alive.take_if(|(_, asked)| asked.is_some_and(|asked| asked <= ping)) {
-            let _gave_up = answer.send(self.links);
-        }
-        let is_empty = self.is_at_rest() && self.emptying.asked.is_some_and(|asked| asked <= ping);
-        if is_empty {
-            (self.phase, self.retires) = (Phase::Abandoned, true);
-        }
-        is_empty
-    }
-
-    /// When a session that cannot be reached is not waited for any longer, for others wait behind it.
-    fn leave_at(&self) -> Option<Instant> {
-        let lost_at = self.emptying.lost_at.filter(|_| self.phase == Phase::Emptying);
-        lost_at.map(|at| at + self.settings.context.limits.prepare() / 2)
-    }
-
-    /// Gives a session up that could not be emptied. What the flow has of it, it still settles; the broker does not hear of it.
-    fn leave_it_full(&mut self) {
-        let is_unsubscribed = self.subscribed.is_empty() && self.leaving.is_empty();
-        tracing::warn!(
-            target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-            "{} could not be emptied ({}), and the source goes on with the session in its place. The broker keeps what it has \
-             queued there{}, {}. To take that in, put the old connection back until nothing more comes",
-            self.settings.dial.shown_session(),
-            self.emptying.problem,
-            if is_unsubscribed { "" } else { ", and goes on queueing" },
-            match self.settings.dial.connection.version {
-                Version::V5 => "until the session expires (`session_expiry_s`)",
-                Version::V311 => "as long as it keeps sessions",
-            },
-        );
-        self.phase = Phase::Abandoned;
-    }
-
     fn deadline(&self) -> Option<Instant> {
         self.waiting.as_ref().and_then(|waiting| waiting.deadline)
     }
@@ -763,50 +647,6 @@ impl Session {
         self.is_down(LinkError::lost(format!("{}: {why}", self.settings.dial.place())));
     }
 
-    /// Subscribes what is wanted and not subscribed, and the other way round.
-    async fn reconcile(&mut self, link: &mut Link) -> Result<(), LinkError> {
-        let Settings { topics, subscription, .. } = &self.settings;
-        let stays = self.emptying.after.is_some();
-        let dropped: Vec<String> =
-            self.subscribed.keys().filter(|filter| !topics.contains(filter) && !stays).cloned().collect();
-        let wanted: Vec<(String, Subscription)> = topics
-            .iter()
-            .filter(|filter| self.subscribed.get(*filter) != Some(subscription))
-            .map(|filter| (filter.clone(), *subscription))
-            .collect();
-        // Before the broker hears of it: a process may end at any time.
-        self.note(&wanted).await;
-        if !dropped.is_empty() {
-            for filter in &dropped {
-                self.subscribed.remove(filter);
-            }
-            self.leaving.extend(dropped.iter().cloned());
-            self.unsubscribe = self.packet();
-            let unsubscribe = Unsubscribe { pkid: self.unsubscribe, filters: dropped, properties: None };
-            link.send(Packet::Unsubscribe(unsubscribe))?;
-        }
-        if wanted.is_empty() {
-            self.asked = None;
-            self.is_up();
-            return Ok(());
-        }
-        let packet = self.packet();
-        let filters = wanted.iter().map(|(filter, subscription)| subscription.filter(filter)).collect();
-        link.send(Packet::Subscribe(Subscribe { pkid: packet, filters, properties: None }))?;
-        // Whatever the broker answers, from now on it may have them.
-        self.subscribed.extend(wanted.iter().cloned());
-        let until = Instant::now() + self.settings.dial.connection.connect_timeout;
-        self.asked = Some(Asked { packet, filters: wanted, until });
-        Ok(())
-    }
-
-    /// The next packet identifier of our own. One is under way at most, of each kind.
-    fn packet(&mut self) -> u16 {
-        let packet = self.next_packet;
-        self.next_packet = packet.checked_add(1).unwrap_or(1);
-        packet
-    }
-
     async fn received(&mut self, packet: Packet, link: &mut Link) -> Result<(), LinkError> {
         match packet {
             Packet::Publish(publish) => self.published(publish, link),
@@ -831,169 +671,6 @@ impl Session {
             ))),
         }
     }
-
-    async fn unsubscribed(&mut self, answer: &UnsubAck) {
-        use UnsubAckReason::{NoSubscriptionExisted, Success};
-        let refused = answer.reasons.iter().find(|reason| !matches!(reason, Success | NoSubscriptionExisted));
-        if let Some(reason) = refused
-            && self.phase == Phase::Emptying
-        {
-            self.emptying.problem = format!("the broker refuses UNSUBSCRIBE: {reason:?}");
-            self.leave_it_full();
-            return;
-        }
-        self.leaving.clear();
-        self.emptying.lost_at = None;
-        self.stir();
-        self.note(&[]).await;
-    }
-
-    async fn subscribed(&mut self, answer: &SubAck, link: &mut Link) -> Result<(), LinkError> {
-        let Some(Asked { filters, .. }) = self.asked.take_if(|asked| asked.packet == answer.pkid) else {
-            return Ok(());
-        };
-        let shows = self.settings.shows_topics;
-        let shown = |filter: &str| if shows { format!("`{filter}`") } else { "one of its topics".to_owned() };
-        let mut refused = Vec::new();
-        for ((filter, wanted), code) in filters.iter().zip(&answer.return_codes) {
-            match code {
-                SubscribeReasonCode::Success(granted) if (*granted as u8) < wanted.qos => {
-                    refused.push(format!("{} (only QoS {} is granted)", shown(filter), *granted as u8));
-                }
-                SubscribeReasonCode::Success(_) => {}
-                code => refused.push(format!("{} ({code:?})", shown(filter))),
-            }
-        }
-        if refused.is_empty() {
-            self.is_up();
-            return Ok(());
-        }
-        for (filter, _) in &filters {
-            // To be asked for again, with the settings of before or at the next connection.
-            self.subscribed.insert(filter.clone(), Subscription::UNKNOWN);
-        }
-        let text = format!(
-            "{} does not let {} subscribe to {}: see the broker's access list",
-            self.settings.dial.place(),
-            self.settings.dial.shown,
-            refused.join(", ")
-        );
-        let goes_back = self.before().is_some();
-        let error = LinkError::refused(text);
-        if goes_back {
-            self.is_down(error);
-            return self.reconcile(link).await;
-        }
-        Err(error)
-    }
-
-    fn published(&mut self, publish: Publish, link: &mut Link) -> Result<(), LinkError> {
-        self.emptying.lost_at = None;
-        self.stir();
-        if self.has_overflowed && publish.qos != QoS::AtMostOnce {
-            return Ok(());
-        }
-        match self.ledger.arrived(&publish) {
-            Arrival::Known => return Ok(()),
-            Arrival::AcknowledgeAgain => return link.send(Packet::PubRec(PubRec::new(publish.pkid, None))),
-            Arrival::New => {}
-        }
-        if !self.takes() {
-            // Left to the session; of QoS 0 there is nothing to leave.
-            self.has_overflowed |= publish.qos != QoS::AtMostOnce;
-            return Ok(());
-        }
-        if publish.qos == QoS::AtMostOnce {
-            if self.inbox.len() >= self.settings.buffer_messages {
-                self.drop_one(
-                    "overflow",
-                    "the flow does not keep up with QoS 0; what is above `buffer_messages` is dropped",
-                );
-                return Ok(());
-            }
-        } else if self.has_too_many() {
-            self.has_overflowed = true;
-            tracing::warn!(
-                target: "gristmill::mqtt", flow = &*self.settings.context.flow,
-                "the broker sends more than the flow keeps up with; it is asked again when the flow has settled what it has"
-            );
-            return Ok(());
-        }
-        self.take(&publish);
-        Ok(())
-    }
-
-    /// Whether the broker has sent more than the flow keeps up with: 3.1.1 has no word for how much that is, and Mosquitto 2.0
-    /// sends more than it was told when a session goes on with messages that have waited.
-    fn has_too_many(&self) -> bool {
-        self.ledger.owed() >= 2 * usize::from(self.settings.dial.receive_maximum)
-    }
-
-    /// Whether the rest may wait with the broker. Not while other settings wait for their answer, which would wait behind it,
-    /// for meanwhile no one takes messages.
-    fn has_enough(&self) -> bool {
-        let is_awaited = self.before().is_some() || self.alive.is_some();
-        self.takes() && self.has_too_many() && !is_awaited
-    }
-
-    fn take(&mut self, publish: &Publish) {
-        let limits = &self.settings.context.limits;
-        let (headers, left_out) = properties::to_headers(publish);
-        if left_out > 0 {
-            tracing::debug!(target: "gristmill::mqtt", left_out, "user properties that no header can hold are left out");
-        }
-        if let Some(text) = over_limit(limits, publish, &headers) {
-            self.ledger.refuse(publish);
-            self.drop_one("too_large", &text);
-            return;
-        }
-        // The sequence is taken by `accept`; the id has to be known before.
-        let id = MessageId::numbered(&self.id_prefix, self.ledger.next_sequence());
-        let message = Message::new(id, self.settings.context.clock.now(), publish.payload.clone())
-            .with_headers(headers);
-        let sequence = self.ledger.accept(publish, message.clone());
-        self.inbox.push(Offer { sequence, message, redelivered: publish.dup });
-    }
-
-    /// Counts a message that is dropped; the log has the first, and then each power of two.
-    fn drop_one(&mut self, reason: &'static str, text: &str) {
-        self.settings.context.observer.refused(reason);
-        self.dropped += 1;
-        if self.dropped.is_power_of_two() {
-            tracing::warn!(
-                target: "gristmill::mqtt", flow = &*self.settings.context.flow, dropped = self.dropped, "{text}"
-            );
-        }
-    }
-
-    /// Offers again what has waited long enough.
-    fn retry(&mut self) {
-        let now = Instant::now();
-        let mut due = Vec::new();
-        while let Some((sequence, message)) = self.ledger.retry(now) {
-            due.push(Offer { sequence, message, redelivered: true });
-        }
-        for offer in due.into_iter().rev() {
-            self.inbox.push_again(offer);
-        }
-    }
-}
-
-/// What is said of a message that is over a limit of the flow.
-fn over_limit(limits: &FlowLimits, publish: &Publish, headers: &Headers) -> Option<String> {
-    let header_bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    let (found, unit, key, limit) = [
-        (publish.payload.len(), "bytes", "body_bytes", limits.body_bytes),
-        (headers.len(), "headers", "headers", limits.headers),
-        (header_bytes, "bytes of headers", "header_bytes", limits.header_bytes),
-    ]
-    .into_iter()
-    .find(|(found, _, _, limit)| found > limit)?;
-    let topic: String = String::from_utf8_lossy(&publish.topic).escape_debug().take(200).collect();
-    Some(format!(
-        "a message to the topic `{topic}` is acknowledged and dropped: it has {found} {unit}, and `limits.{key}` of the flow is {limit}; \
-         raise it, or have less sent"
-    ))
 }
 
 /// Waits until the other session has subscribed, or is gone.
@@ -1058,8 +735,8 @@ pub(crate) fn receive_maximum(configured: Option<u16>, version: Version, in_flig
 
 #[cfg(test)]
 mod tests {
-    use gristmill_core::{SystemClock, observe::Unobserved};
-    use rumqttc_v5::mqttbytes::v5::PubAck;
+    use gristmill_core::{SystemClock, limits::FlowLimits, observe::Unobserved};
+    use rumqttc_v5::mqttbytes::v5::{PubAck, Publish};
 
     use super::{
         super::{
@@ -1068,7 +745,10 @@ mod tests {
         },
         *,
     };
-    use crate::link::testkit::{Wire, dial};
+    use crate::{
+        link::testkit::{Wire, dial},
+        wire::QoS,
+    };
 
     fn settings() -> Settings {
         Settings {
@@ -1125,31 +805,5 @@ mod tests {
         assert_eq!(wire.next_write().await, acknowledged(2..=17));
         drop(commands);
         assert!(serving.await.unwrap().is_ok());
-    }
-
-    #[test]
-    fn a_message_over_a_limit_is_named_with_what_it_has_and_what_it_may_have() {
-        let limits = FlowLimits { body_bytes: 10, headers: 2, header_bytes: 100, ..FlowLimits::default() };
-        let publish = |body: &str| Publish::new("a\n/b", QoS::AtLeastOnce, body.to_owned(), None);
-        let mut headers = Headers::new();
-        headers.append("one", "1").unwrap();
-        assert_eq!(over_limit(&limits, &publish("0123456789"), &headers), None);
-        let text = over_limit(&limits, &publish("0123456789a"), &headers).unwrap();
-        assert!(
-            text.contains("`a\\n/b`")
-                && text.contains("11 bytes")
-                && text.contains("`limits.body_bytes` of the flow is 10"),
-            "{text}"
-        );
-        headers.append("two", &"2".repeat(98)).unwrap();
-        let text = over_limit(&limits, &publish(""), &headers).unwrap();
-        assert!(
-            text.contains("105 bytes of headers")
-                && text.contains("`limits.header_bytes` of the flow is 100"),
-            "{text}"
-        );
-        headers.append("three", "3").unwrap();
-        let text = over_limit(&limits, &publish(""), &headers).unwrap();
-        assert!(text.contains("3 headers") && text.contains("`limits.headers` of the flow is 2"), "{text}");
     }
 }
