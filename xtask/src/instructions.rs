@@ -34,6 +34,9 @@ const LIMITS: &str = "tests/mill/instructions.txt";
 const PACKAGE: &str = "gristmill-mill";
 const BENCH: &str = "instructions";
 
+/// The profile of the workspace with which it is built.
+const PROFILE: &str = "instructions";
+
 /// The group of gungraun in which everything is.
 const GROUP: &str = "all";
 
@@ -48,14 +51,14 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     let target = plugins::target_folder(root)?;
     valgrind()?;
     let tools = runner(root, &target)?;
-    // As it is released: what an optimiser has not seen says little of what is run.
+    // As it is released, all that is counted: what an optimiser has not seen says little of what is run.
     let bench = binary::build_target(
         root,
-        &["build", "--release", "--package", PACKAGE, "--bench", BENCH],
+        &["build", "--profile", PROFILE, "--package", PACKAGE, "--bench", BENCH],
         BENCH,
         "bench",
     )?;
-    let plugins = bench::guests(root, target.join("release").join("bench-plugins"))?;
+    let plugins = bench::guests(root, target.join(PROFILE).join("bench-plugins"))?;
     let counts = count(root, &target, &tools, &bench, &plugins)?;
 
     let file = root.join(LIMITS);

@@ -8,7 +8,7 @@
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use gristmill_core::{Message, limits::FlowLimits, plugin::Transformed, step::FlowFacts};
 use gristmill_engine::expression::{Expression, Scope, Template};
 use gristmill_mill::{
@@ -89,6 +89,9 @@ pub(crate) fn steps(setup: &Setup, report: &mut Report) -> Result<()> {
     let expected = by_hand.pass(&message.clone())?;
     let got = expected.headers().get("x-order");
     ensure!(got == Some("north-4711"), "the loop by hand set {got:?}");
+    tokio.block_on(mill.pass(1))?;
+    let sent = mill.first_sent().context("nothing came to the sink")?;
+    ensure!(sent.headers() == expected.headers(), "the flow made {:?}", sent.headers());
     let mut floor = || {
         timed(&tokio, setup, async || {
             for _ in 0..BATCH {
@@ -100,7 +103,6 @@ pub(crate) fn steps(setup: &Setup, report: &mut Report) -> Result<()> {
     };
     let mut ours = || timed(&tokio, setup, async || mill.pass(BATCH).await);
     let measured = alternate(setup.effort.rounds, &mut [&mut floor], &mut ours)?;
-    ensure!(mill.sent() > 0, "nothing came to the sink");
     let compared = measured.compare(0, Round::per_second)?;
     report.costs.push(in_process::cost("engine-steps", &measured)?);
     report.rows.push(

@@ -66,13 +66,13 @@ impl Mill {
     /// When one was not delivered.
     pub async fn pass(&self, messages: u64) -> Result<()> {
         self.memory.pass(messages).await;
-        let (wrong, _) = self.memory.wrong_and_sent();
+        let wrong = self.memory.wrong();
         ensure!(wrong == 0, "{wrong} messages were not delivered: {:?}", self.runtime.status());
         Ok(())
     }
 
-    /// How many messages the sink has got.
-    pub fn sent(&self) -> u64 {
-        self.memory.wrong_and_sent().1
+    /// The first message that the sink got.
+    pub fn first_sent(&self) -> Option<&Message> {
+        self.memory.first_sent()
     }
 }
