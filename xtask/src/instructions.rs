@@ -176,16 +176,20 @@ fn runner(root: &Path, target: &Path) -> Result<PathBuf> {
             "{RUNNER} {version} is not here: installing it below {}, which takes minutes, once",
             tools.display()
         );
+        // A folder that is there would be shared with the workspace, whose crates have other features.
+        let build = tools.join("build");
         let installed = Command::new(cargo())
             // It only starts valgrind and adds up a file, so it need not be fast.
             .args(["install", "--locked", "--debug", "--version", &format!("={version}"), "--root"])
             .arg(&tools)
             .arg(RUNNER)
-            // A folder that is there would be shared with the workspace, whose crates have other features.
-            .env("CARGO_TARGET_DIR", tools.join("build"))
+            .env("CARGO_PROFILE_DEV_DEBUG", "false")
+            .env("CARGO_TARGET_DIR", &build)
             .status()
             .context("cannot run cargo")?;
         ensure!(installed.success() && is_there(), "{RUNNER} {version} cannot be installed, see above");
+        // Hundreds of megabytes that nothing reads again.
+        fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     }
     Ok(tools.join("bin"))
 }
