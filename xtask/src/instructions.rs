@@ -98,7 +98,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<()> {
          before the change.\nIf the change is worth them: `cargo xtask instructions --accept` writes the counts to {LIMITS}, \
          and the commit says why.{other_compiler}",
         problems.join("\n"),
-        target.join(LIBRARY).join(BENCH).join(GROUP).display(),
+        target.join(LIBRARY).join(PACKAGE).join(BENCH).join(GROUP).display(),
     )
 }
 
@@ -109,6 +109,8 @@ fn count(root: &Path, target: &Path, tools: &Path, bench: &Path, plugins: &Path)
         .current_dir(root.join("tests/mill"))
         .env("PATH", before_path(tools)?)
         .env("CARGO", cargo())
+        // Names the folder of what callgrind leaves; otherwise it would be the package of whoever calls.
+        .env("CARGO_PKG_NAME", PACKAGE)
         .env("GUNGRAUN_HOME", target.join(LIBRARY))
         .env("GRISTMILL_BENCH_PLUGINS", plugins)
         .env("GRISTMILL_BENCH_COUNTED", COUNTED.to_string())
