@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValuesParser;
 
 use crate::{binary, brokers, plugins};
 
@@ -13,6 +14,7 @@ use crate::{binary, brokers, plugins};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The cases [default: all]
+    #[arg(value_parser = PossibleValuesParser::new(CASES.lines()))]
     cases: Vec<String>,
     /// Fewer and shorter rounds: within ten minutes for all cases.
     #[arg(long)]
@@ -24,6 +26,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
 }
+
+/// The names of all cases, a line each: known here, a wrong one is told before everything is built.
+const CASES: &str = include_str!("../../tests/bench/cases.txt");
 
 /// The cases that want brokers.
 const WITH_BROKERS: [&str; 3] = ["amqp", "mqtt", "queue"];

@@ -137,3 +137,18 @@ impl Effort {
         idle: Duration::from_secs(20),
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_names_is_that_of_the_cases() {
+        let listed: Vec<_> = include_str!("../cases.txt").lines().collect();
+        assert_eq!(
+            CASES.map(|case| case.name).as_slice(),
+            listed,
+            "cases.txt, which `cargo xtask bench` knows"
+        );
+    }
+}

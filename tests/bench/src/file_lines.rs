@@ -232,7 +232,10 @@ impl Files {
         let took = began.elapsed();
         let cpu = subject.cpu_time()?.saturating_sub(cpu_before);
         let expected = self.folder.path().join(OUTPUT);
-        if let Some(offset) = first_difference(File::open(&output)?, File::open(expected)?)? {
+        let came_out = File::open(&output).with_context(|| {
+            format!("nothing came out to {}; the log ends with:\n{}", output.display(), subject.log_tail())
+        })?;
+        if let Some(offset) = first_difference(came_out, File::open(expected)?)? {
             bail!(
                 "what came out is not what has to, from byte {offset} on; the log ends with:\n{}",
                 subject.log_tail()

@@ -31,10 +31,17 @@ mod stats;
 mod subject;
 mod work;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    fs::File,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use gristmill_mill::plugin::{PLUGINS, check};
+use gristmill_wasm::{WasmHost, WasmHostConfig};
 
 use crate::{
     case::{CASES, Case, Effort, Setup},
@@ -124,6 +131,22 @@ fn main() -> Result<()> {
     }
 }
 
+/// Makes sure that what is measured does what it has to. Cases that see no answers rely on it.
+fn check_plugins(setup: &Setup) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let host = WasmHost::new(WasmHostConfig::new(&setup.plugins))?;
+    runtime.block_on(async {
+        for plugin in PLUGINS {
+            check(&host, plugin).await?;
+        }
+        Ok(())
+    })
+}
+
+fn create(file: &Path) -> Result<File> {
+    File::create(file).with_context(|| format!("cannot write {}", file.display()))
+}
+
 fn run(arguments: &Measure) -> Result<()> {
     let cases = chosen(&arguments.cases)?;
     let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
@@ -144,6 +167,13 @@ fn run(arguments: &Measure) -> Result<()> {
         plots: Vec::new(),
         remarks: Vec::new(),
     };
+    check_plugins(&setup)?;
+    // What cannot be written is better known now than when everything has been measured.
+    let json =
+        arguments.json.as_ref().map(|file| Ok::<_, anyhow::Error>((file, create(file)?))).transpose()?;
+    if let Some(folder) = &arguments.plots {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let others = Others::watch()?;
     let mut failed = Vec::new();
     for case in cases {
@@ -163,12 +193,11 @@ fn run(arguments: &Measure) -> Result<()> {
         ));
     }
     println!("{}", report.table());
-    if let Some(file) = &arguments.json {
+    if let Some((file, mut into)) = json {
         let json = serde_json::to_vec_pretty(&report)?;
-        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+        into.write_all(&json).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(folder) = &arguments.plots {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         for plot in &report.plots {
             plot.draw(folder)?;
         }

@@ -1,15 +1,18 @@
 //! Plots: how a figure goes with something that grows, drawn as SVG for a page.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use plotters::prelude::*;
+use plotters::{
+    coord::ranged1d::{AsRangedCoord, ValueFormatter},
+    prelude::*,
+};
 use serde::Serialize;
 
 /// In pixels.
 const SIZE: (u32, u32) = (720, 420);
 
-/// One plot. Both axes are logarithmic, so that what grows linearly is a straight line that rises by one decade a decade.
+/// One plot. An axis whose values are of more than two decades is logarithmic, any other begins at zero.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Plot {
     /// The name of the file, without its ending.
@@ -26,8 +29,18 @@ pub(crate) struct Plot {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Line {
     pub(crate) name: String,
-    /// What grows, and what was measured then; both above zero.
+    /// What grows, and what was measured then; neither below zero.
     pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// How many times the least value the most is, from which on an axis is logarithmic.
+const DECADES: f64 = 100.0;
+
+/// From where to where, and how, the values of an axis are.
+#[derive(Debug, PartialEq)]
+enum Axis {
+    Linear(Range<f64>),
+    Logarithmic(Range<f64>),
 }
 
 const COLOURS: [RGBColor; 6] = [
@@ -58,8 +71,22 @@ impl Plot {
     fn onto(&self, svg: &mut String) -> Result<()> {
         let all = || self.lines.iter().flat_map(|line| line.points.iter().copied());
         ensure!(all().next().is_some(), "there are no points");
-        ensure!(all().all(|(x, y)| x > 0.0 && y > 0.0), "a point is not above zero");
-        let (xs, ys) = (range(all().map(|(x, _)| x)), range(all().map(|(_, y)| y)));
+        ensure!(all().all(|(x, y)| x >= 0.0 && y >= 0.0), "a point is below zero");
+        let (x, y) = (Axis::of(all().map(|(x, _)| x)), Axis::of(all().map(|(_, y)| y)));
+        match (x, y) {
+            (Axis::Linear(x), Axis::Linear(y)) => self.between(x, y, svg),
+            (Axis::Linear(x), Axis::Logarithmic(y)) => self.between(x, y.log_scale(), svg),
+            (Axis::Logarithmic(x), Axis::Linear(y)) => self.between(x.log_scale(), y, svg),
+            (Axis::Logarithmic(x), Axis::Logarithmic(y)) => self.between(x.log_scale(), y.log_scale(), svg),
+        }
+    }
+
+    /// Draws between these axes.
+    fn between<X, Y>(&self, xs: X, ys: Y, svg: &mut String) -> Result<()>
+    where
+        X: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
+        Y: AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>>,
+    {
         let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         area.fill(&WHITE).map_err(drawn)?;
         let mut chart = ChartBuilder::on(&area)
@@ -67,7 +94,7 @@ impl Plot {
             .margin(12)
             .x_label_area_size(42)
             .y_label_area_size(74)
-            .build_cartesian_2d(xs.log_scale(), ys.log_scale())
+            .build_cartesian_2d(xs, ys)
             .map_err(drawn)?;
         chart
             .configure_mesh()
@@ -98,10 +125,15 @@ impl Plot {
     }
 }
 
-/// What all values lie in, with some room, also when they are all the same.
-fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
-    let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-    low / 1.3..high * 1.3
+impl Axis {
+    /// What all values lie in, with some room, also when they are all the same.
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        if low > 0.0 && high / low > DECADES {
+            return Self::Logarithmic(low / 1.3..high * 1.3);
+        }
+        Self::Linear(0.0..if high > 0.0 { high * 1.15 } else { 1.0 })
+    }
 }
 
 /// A number as it stands on an axis: `64`, `1 k`, `8 M`.
@@ -142,8 +174,32 @@ mod tests {
     #[test]
     fn what_cannot_be_drawn_is_an_error() {
         assert!(plot(Vec::new()).svg().is_err());
-        assert!(plot(vec![(0.0, 1.0)]).svg().is_err());
-        plot(vec![(1.0, 1.0)]).svg().unwrap();
+        assert!(plot(vec![(-1.0, 1.0)]).svg().is_err());
+        plot(vec![(0.0, 0.0)]).svg().unwrap();
+    }
+
+    #[test]
+    fn each_axis_has_numbers_whatever_the_values() {
+        for points in [
+            vec![(1.0, 2_300.0), (1_000.0, 2_900.0)],
+            vec![(0.0, 1_400.0), (50.0, 9_000.0)],
+            vec![(64.0, 3_000.0), (8e6, 1.5e8)],
+            vec![(1.0, 5.0)],
+        ] {
+            let svg = plot(points.clone()).svg().unwrap();
+            // Those of the axis to the left end at it, those of the axis below are centred.
+            for place in ["end", "middle"] {
+                let numbers: Vec<_> = svg
+                    .split("<text")
+                    .skip(1)
+                    .filter(|text| text.contains(&format!("text-anchor=\"{place}\"")))
+                    .filter_map(|text| text.split_once(">")?.1.split('<').next())
+                    .map(str::trim)
+                    .filter(|text| text.starts_with(|first: char| first.is_ascii_digit()))
+                    .collect();
+                assert!(numbers.len() >= 2, "{points:?}, {place}: {numbers:?}");
+            }
+        }
     }
 
     #[test]

@@ -16,11 +16,14 @@ pub(crate) struct Row {
     pub(crate) case: String,
     /// What ours is held against, where there is something.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) floor: Option<&'static str>,
+    pub(crate) against: Option<&'static str>,
     pub(crate) unit: Unit,
     /// What it has to be, where there is a goal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goal: Option<Goal>,
+    /// Whether it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) met: Option<bool>,
     #[serde(flatten)]
     pub(crate) measured: Measured,
 }
@@ -121,27 +124,31 @@ impl Row {
     /// A figure beside that of a floor.
     pub(crate) fn compared(
         case: impl Into<String>,
-        floor: &'static str,
+        against: &'static str,
         unit: Unit,
         compared: Comparison,
     ) -> Self {
         Self {
             case: case.into(),
-            floor: Some(floor),
+            against: Some(against),
             unit,
             goal: None,
+            met: None,
             measured: Measured::Compared(compared),
         }
     }
 
     /// A figure that has no floor.
     pub(crate) fn alone(case: impl Into<String>, unit: Unit, ours: Spread) -> Self {
-        Self { case: case.into(), floor: None, unit, goal: None, measured: Measured::Alone { ours } }
+        let measured = Measured::Alone { ours };
+        Self { case: case.into(), against: None, unit, goal: None, met: None, measured }
     }
 
     /// Says what it has to be.
     pub(crate) fn goal(self, goal: impl Into<Option<Goal>>) -> Self {
-        Self { goal: goal.into(), ..self }
+        let goal = goal.into();
+        let met = goal.and_then(|goal| goal.is_met(&self.measured));
+        Self { goal, met, ..self }
     }
 
     fn cells(&self) -> [String; 8] {
@@ -159,7 +166,7 @@ impl Row {
                 (String::new(), shown(ours), String::new(), between)
             }
         };
-        let met = match self.goal.and_then(|goal| goal.is_met(&self.measured)) {
+        let met = match self.met {
             Some(true) => "yes",
             Some(false) => "no",
             None => "",
@@ -167,7 +174,7 @@ impl Row {
         let goal = self.goal.map(|goal| goal.text(unit)).unwrap_or_default();
         [
             self.case.clone(),
-            self.floor.unwrap_or_default().to_owned(),
+            self.against.unwrap_or_default().to_owned(),
             theirs,
             ours,
             ratio,
@@ -348,8 +355,18 @@ a quick run on 2 processors; medians of 7 rounds, ratios are ours to the floor's
     }
 
     #[test]
-    fn the_json_has_every_spread() {
-        let json = serde_json::to_value(report()).unwrap();
+    fn the_json_has_every_name_spread_and_verdict() {
+        // As text: what is made into a value has each key once, whatever is written.
+        let text = serde_json::to_string(&report()).unwrap();
+        let row = text.split_once("\"rows\":[").and_then(|(_, rows)| rows.split_once("},{")).unwrap().0;
+        for key in ["case", "against", "unit", "goal", "met", "floor", "ours", "ratio"] {
+            assert_eq!(row.matches(&format!("\"{key}\":")).count(), 1, "{key} in {row}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json.pointer("/rows/0/against"), Some(&serde_json::json!("native")));
+        assert_eq!(json.pointer("/rows/0/floor/median"), Some(&serde_json::json!(500.0)));
+        assert_eq!(json.pointer("/rows/0/met"), Some(&serde_json::json!(true)));
+        assert_eq!(json.pointer("/rows/1/met"), Some(&serde_json::json!(false)));
         assert_eq!(json.pointer("/rows/0/ratio/median"), Some(&serde_json::json!(1.3)));
         assert_eq!(json.pointer("/rows/0/unit"), Some(&serde_json::json!("nanoseconds")));
         assert_eq!(json.pointer("/rows/1/ours/max"), Some(&serde_json::json!(128.0)));

@@ -16,7 +16,7 @@ use gristmill_core::{Message, plugin::Plugin};
 use gristmill_mill::{
     Mill,
     flows::{WITH_PLUGIN, with_steps},
-    plugin::{bind, failed, message},
+    plugin::{bind, check, failed, message},
 };
 use gristmill_wasm::{WasmHost, WasmHostConfig};
 use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
@@ -75,7 +75,9 @@ main!(
 impl Calls {
     fn ready(plugin: &str) -> Self {
         let tokio = tokio();
-        let plugin = tokio.block_on(bind(&host(), plugin)).unwrap();
+        let host = host();
+        tokio.block_on(check(&host, plugin)).unwrap();
+        let plugin = tokio.block_on(bind(&host, plugin)).unwrap();
         let ready = Self { tokio, plugin, message: message().unwrap(), number: number() };
         ready.make(WARM_UP);
         ready

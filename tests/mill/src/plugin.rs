@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
-use bench_set_header::READS;
+use anyhow::{Result, ensure};
+use bench_rename::rename;
+use bench_set_header::{READS, SETS, queue_of};
 use gristmill_core::{
     Failure, Headers, Message, Timestamp,
     limits::{FlowLimits, PluginLimits},
-    plugin::{Grants, Plugin, PluginHost, PluginScope, PluginSettings},
+    plugin::{Grants, Plugin, PluginHost, PluginScope, PluginSettings, Transformed},
 };
 use gristmill_wasm::WasmHost;
 
@@ -72,6 +73,37 @@ pub async fn bind_within(
         },
     };
     Ok(host.load(file).await?.bind(settings).await?)
+}
+
+/// The plugins of the bench.
+pub const PLUGINS: [&str; 3] = ["bench-set-header", "bench-rename", "bench-all-headers"];
+
+/// Makes sure that one of [`PLUGINS`] does what it is there for: how fast another one is says nothing.
+///
+/// # Errors
+/// When it cannot be called, or its answer is wrong.
+pub async fn check(host: &WasmHost, file: &str) -> Result<()> {
+    let message = message()?;
+    let answer = bind(host, file).await?.transform(&message).await.map_err(failed)?;
+    ensure!(is_right(file, &message, &answer), "the plugin {file} gave a wrong answer: {answer:?}");
+    Ok(())
+}
+
+/// Whether this is what one of [`PLUGINS`] has to answer to a message with the headers of [`message`].
+pub fn is_right(file: &str, message: &Message, answer: &Transformed) -> bool {
+    let Transformed::Change(change) = answer else { return false };
+    let (headers, body) = match file {
+        "bench-set-header" => (vec![(SETS.to_owned(), queue_of(REGION))], None),
+        "bench-rename" => match rename(message.body()) {
+            Ok(body) => (Vec::new(), Some(body)),
+            Err(_) => return false,
+        },
+        "bench-all-headers" => (Vec::new(), None),
+        _ => return false,
+    };
+    change.set_headers == headers
+        && change.remove_headers.is_empty()
+        && change.body.as_deref() == body.as_deref()
 }
 
 /// A failed call as an error of the bench.

@@ -2,7 +2,7 @@
 //! message is acknowledged once the broker has confirmed its successor.
 
 use anyhow::{Context, Result, ensure};
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
 use lapin::{
     Connection, ConnectionProperties,
     options::{
@@ -41,25 +41,29 @@ async fn forward(arguments: Arguments) -> Result<()> {
         )
         .await?;
     // Each is begun in the order in which it was put here, and what is begun is published in that order.
-    let mut under_way = FuturesUnordered::new();
+    let mut under_way = FuturesOrdered::new();
     loop {
         tokio::select! {
             Some(forwarded) = under_way.next(), if !under_way.is_empty() => {
-                let forwarded: Result<()> = forwarded;
-                forwarded?;
+                let forwarded: Result<u64> = forwarded;
+                let mut last = forwarded?;
+                // All before it have been confirmed, so one acknowledgement is for all that are confirmed by now.
+                while let Some(Some(next)) = under_way.next().now_or_never() {
+                    last = next?;
+                }
+                consuming.basic_ack(last, BasicAckOptions { multiple: true }).await?;
             }
             message = messages.next() => {
                 let message = message.context("the consumer has ended")??;
                 let body = work.rename(&message.data).await?;
                 let (channel, sink) = (publishing.clone(), arguments.sink.as_str().into());
-                // Awaited here, each publish and each acknowledgement would be a write of its own.
-                under_way.push(async move {
+                // Awaited here, each publish would be a write of its own.
+                under_way.push_back(async move {
                     let properties = message.properties.clone();
                     let options = BasicPublishOptions::default();
                     let confirm = channel.basic_publish("".into(), sink, options, &body, properties).await?;
                     ensure!(confirm.await?.is_ack(), "the broker refused a message");
-                    message.ack(BasicAckOptions::default()).await?;
-                    Ok(())
+                    Ok(message.delivery_tag)
                 });
             }
         }
