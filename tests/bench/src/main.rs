@@ -32,8 +32,7 @@ mod subject;
 mod work;
 
 use std::{
-    fs::File,
-    io::Write as _,
+    fs::OpenOptions,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -143,8 +142,10 @@ fn check_plugins(setup: &Setup) -> Result<()> {
     })
 }
 
-fn create(file: &Path) -> Result<File> {
-    File::create(file).with_context(|| format!("cannot write {}", file.display()))
+/// Makes sure that a file can be written, and leaves what is in it: the bench may be interrupted.
+fn check_writable(file: &Path) -> Result<()> {
+    let opened = OpenOptions::new().append(true).create(true).open(file);
+    opened.map(drop).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn run(arguments: &Measure) -> Result<()> {
@@ -169,8 +170,9 @@ fn run(arguments: &Measure) -> Result<()> {
     };
     check_plugins(&setup)?;
     // What cannot be written is better known now than when everything has been measured.
-    let json =
-        arguments.json.as_ref().map(|file| Ok::<_, anyhow::Error>((file, create(file)?))).transpose()?;
+    if let Some(file) = &arguments.json {
+        check_writable(file)?;
+    }
     if let Some(folder) = &arguments.plots {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
@@ -193,9 +195,9 @@ fn run(arguments: &Measure) -> Result<()> {
         ));
     }
     println!("{}", report.table());
-    if let Some((file, mut into)) = json {
+    if let Some(file) = &arguments.json {
         let json = serde_json::to_vec_pretty(&report)?;
-        into.write_all(&json).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(folder) = &arguments.plots {
         for plot in &report.plots {
@@ -219,6 +221,17 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Case>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_can_be_written_keeps_what_it_holds_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("figures.json");
+        std::fs::write(&file, "those of before").unwrap();
+        check_writable(&file).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "those of before");
+        let error = check_writable(&folder.path().join("missing/figures.json")).unwrap_err();
+        assert!(error.to_string().contains("cannot write"), "{error}");
+    }
 
     #[test]
     fn without_names_every_case_is_run_and_a_wrong_name_is_told_the_right_ones() {
