@@ -1,5 +1,5 @@
-//! The floor: a forwarder as the examples of the client library lead one to write it. It keeps what ours promises as well: a
-//! message is acknowledged once the broker has confirmed its successor.
+//! The floor: a forwarder as the examples of the client library lead one to write it, but for acknowledgements, which it puts
+//! together. It keeps what ours promises as well: a message is acknowledged once the broker has confirmed its successor.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
