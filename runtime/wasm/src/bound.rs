@@ -115,6 +115,7 @@ impl<E: Entry> Bound<E> {
         let instances = limits
             .instances
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get));
+        parts.ticker.pace().at_least_every(Duration::from_millis(limits.deadline_ms));
         let first = parts.start_instance::<E>().await?;
         Ok(Self {
             parts,
@@ -125,63 +126,78 @@ impl<E: Entry> Bound<E> {
     }
 
     /// One call, from the quarantine's leave to its verdict.
-    async fn call(&self, message: &Message) -> Result<E::Answer, Failure> {
-        let started = StdInstant::now();
-        let quarantine = &self.parts.quarantine;
-        quarantine.check()?;
-        // Never closed, so this only waits; what waits here when the plugin is held back is refused by `admit`.
-        let (_permit, waited) = match self.free.try_acquire() {
-            Ok(permit) => (permit, false),
-            Err(_all_are_busy) => (self.free.acquire().await.map_err(|e| internal(&e.to_string()))?, true),
-        };
-        let ticket = quarantine.admit()?;
-        let begun = if waited { StdInstant::now() } else { started };
-        let result = self.attempt(message, begun).await;
-        let (verdict, failure) = match &result {
-            Ok(_) => (Verdict::Fine, None),
-            Err(Failed { failure, verdict }) => (*verdict, Some(failure)),
-        };
-        ticket.settle(verdict, message.id(), failure);
-        self.parts.shared.observer.call(message, started.elapsed(), failure);
-        result.map_err(|failed| failed.failure)
+    ///
+    /// Not an `async fn`, as little as what it calls: those have room for their arguments twice, and all of this together is to
+    /// be small enough for the allocator to have it at hand.
+    fn call<'a>(
+        &'a self,
+        message: &'a Message,
+    ) -> impl Future<Output = Result<E::Answer, Failure>> + Send + 'a {
+        async move {
+            let started = StdInstant::now();
+            let quarantine = &self.parts.quarantine;
+            quarantine.check()?;
+            // Never closed, so this only waits; what waits here when the plugin is held back is refused by `admit`.
+            let (_permit, waited) = match self.free.try_acquire() {
+                Ok(permit) => (permit, false),
+                Err(_all_are_busy) => {
+                    (self.free.acquire().await.map_err(|e| internal(&e.to_string()))?, true)
+                }
+            };
+            let ticket = quarantine.admit()?;
+            let begun = if waited { StdInstant::now() } else { started };
+            let result = self.attempt(message, begun).await;
+            let (verdict, failure) = match &result {
+                Ok(_) => (Verdict::Fine, None),
+                Err(Failed { failure, verdict }) => (*verdict, Some(failure)),
+            };
+            ticket.settle(verdict, message.id(), failure);
+            self.parts.shared.observer.call(message, started.elapsed(), failure);
+            result.map_err(|failed| failed.failure)
+        }
     }
 
     /// One call in an instance of its own. The instance comes back only after an answer that keeps the contract: after an
     /// error, and when this future is dropped half-way, it is thrown away.
-    async fn attempt(&self, message: &Message, begun: StdInstant) -> Result<E::Answer, Failed> {
-        let BoundParts { shared, flow_limits, wants_headers, wants_body, ticker, .. } = &self.parts;
-        let secrets = &shared.secrets;
-        let idle = lock(&self.idle).pop();
-        let (mut instance, begun) = match idle {
-            Some(instance) => (instance, begun),
-            None => {
+    fn attempt<'a>(
+        &'a self,
+        message: &'a Message,
+        mut begun: StdInstant,
+    ) -> impl Future<Output = Result<E::Answer, Failed>> + Send + 'a {
+        async move {
+            let parts = &self.parts;
+            let shared = &*parts.shared;
+            let mut taken = lock(&self.idle).pop();
+            if taken.is_none() {
                 // Boxed: few calls begin with it, and all would have room for it.
-                let start = Box::pin(self.parts.start_instance::<E>());
-                (start.await.map_err(|fault| Failed::start(fault, secrets))?, StdInstant::now())
+                let start = Box::pin(parts.start_instance::<E>());
+                taken = Some(start.await.map_err(|fault| Failed::start(fault, &shared.secrets))?);
+                begun = StdInstant::now();
             }
-        };
-        let headers = wanted(wants_headers, message);
-        let body: &[u8] = if *wants_body { message.body() } else { &[] };
-        let answer = instance
-            .call(message.id(), &headers, body, begun, call_limits(&shared.limits, body.len()), ticker)
-            .await
-            .map_err(Failed::guest)?;
-        let result = match answer {
-            Ok(raw) => Ok(E::check(raw, flow_limits, secrets).map_err(|text| {
-                let text = secrets.redact(&text).into_owned();
-                Failed::guest(GuestFault::malformed(text))
-            })?),
-            Err(WitFailure::Reject(text)) => {
-                Err(Failed::said(ErrorClass::PluginRejected, &secrets.redact(&text)))
+            let Some(instance) = &mut taken else { return Err(Failed::internal("there is no instance")) };
+            let answer = {
+                let headers = wanted(&parts.wants_headers, message);
+                let body: &[u8] = if parts.wants_body { message.body() } else { &[] };
+                let limits = call_limits(&shared.limits, body.len());
+                instance.call(message.id(), &headers, body, begun, limits, &parts.ticker).await
+            };
+            let result = match answer.map_err(Failed::guest)? {
+                Ok(raw) => Ok(E::check(raw, &parts.flow_limits, &shared.secrets).map_err(|text| {
+                    let text = shared.secrets.redact(&text).into_owned();
+                    Failed::guest(GuestFault::malformed(text))
+                })?),
+                Err(WitFailure::Reject(text)) => {
+                    Err(Failed::said(ErrorClass::PluginRejected, &shared.secrets.redact(&text)))
+                }
+                Err(WitFailure::Retry(text)) => {
+                    Err(Failed::said(ErrorClass::PluginRetry, &shared.secrets.redact(&text)))
+                }
+            };
+            if let Some(instance) = taken.filter(|it| it.calls() < shared.limits.calls_per_instance) {
+                lock(&self.idle).push(instance);
             }
-            Err(WitFailure::Retry(text)) => {
-                Err(Failed::said(ErrorClass::PluginRetry, &secrets.redact(&text)))
-            }
-        };
-        if instance.calls() < shared.limits.calls_per_instance {
-            lock(&self.idle).push(instance);
+            result
         }
-        result
     }
 }
 
@@ -251,6 +267,11 @@ fn wanted<'m>(wants: &WantsHeaders, message: &'m Message) -> SmallVec<[(&'m str,
 // === impl Failed ===
 
 impl Failed {
+    /// No fault of the guest.
+    fn internal(text: &str) -> Self {
+        Self { failure: internal(text), verdict: Verdict::Unknown }
+    }
+
     /// The guest answered with a failure of the message.
     fn said(class: ErrorClass, text: &str) -> Self {
         let text = clean(text, MAX_REASON_BYTES, false).into_owned();

@@ -51,7 +51,7 @@ pub(crate) async fn ask(
     timeout: Duration,
     ticker: &Ticker,
 ) -> Result<WitDescription, PluginError> {
-    let (mut store, time) = new_store(pre.engine(), shared);
+    let (mut store, time) = new_store(pre.engine(), shared, ticker);
     let _running = ticker.running();
     let asking = async {
         let instance = pre.instantiate_async(&mut store).await?;

@@ -4,8 +4,9 @@
 //!
 //! Asking for a thread's processor time is a call into the kernel, too much for each call of a plugin, so it is asked for only
 //! when the guest is interrupted, which few calls live to see. Up to the first interrupt of a slice the wall tells the time,
-//! but no more than a [`TICK`] is believed: a guest that runs is interrupted that often, and whatever goes beyond was time in
-//! which the thread did not have the processor (other processes had it, or a container its quota of processor time used up).
+//! but no more than the pause between two ticks is believed ([`Pace::seldom`]): a guest that runs is interrupted that often, and
+//! whatever goes beyond was time in which the thread did not have the processor (other processes had it, or a container its quota
+//! of processor time used up).
 
 use std::{
     future::poll_fn,
@@ -22,7 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::ticker::TICK;
+use crate::ticker::{Pace, TICK};
 
 /// How long one call may take.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,7 @@ pub(crate) struct GuestTime {
     /// The thread's processor time at that moment; 0 before the first interrupt of the slice.
     counted_cpu_ns: AtomicU64,
     yielded: AtomicBool,
+    pace: Arc<Pace>,
 }
 
 /// The guest ran for longer than it may. What interrupts it, so that the error carries the guest's backtrace.
@@ -64,7 +66,7 @@ pub(crate) struct WallTimeout {
 // === impl GuestTime ===
 
 impl GuestTime {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(pace: Arc<Pace>) -> Arc<Self> {
         Arc::new(Self {
             base: Instant::now(),
             limit_ns: AtomicU64::new(0),
@@ -73,6 +75,7 @@ impl GuestTime {
             counted_ns: AtomicU64::new(0),
             counted_cpu_ns: AtomicU64::new(0),
             yielded: AtomicBool::new(false),
+            pace,
         })
     }
 
@@ -89,18 +92,18 @@ impl GuestTime {
     ///
     /// # Errors
     /// When the call took too long in all. Too long in the guest is an error of the call itself: [`DeadlinePassed`].
-    pub(crate) async fn run<F: Future>(
-        &self,
+    pub(crate) fn run<'a, F: Future>(
+        &'a self,
         started: Instant,
         limits: CallLimits,
-        mut call: Pin<&mut F>,
-    ) -> Result<F::Output, WallTimeout> {
+        mut call: Pin<&'a mut F>,
+    ) -> impl Future<Output = Result<F::Output, WallTimeout>> + use<'a, F> {
         self.limit_ns.store(nanos(limits.guest), Relaxed);
         self.spent_ns.store(0, Relaxed);
         // Made when the call waits for the first time: most calls never do.
         let mut timeout: Option<Pin<Box<Sleep>>> = None;
         let mut started = Some(started);
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             self.slice_starts(started.take().unwrap_or_else(Instant::now));
             if let Poll::Ready(output) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -112,7 +115,6 @@ impl GuestTime {
                 .poll(cx)
                 .map(|()| Err(WallTimeout { guest_waited: !self.yielded.load(Relaxed), limit: limits.wall }))
         })
-        .await
     }
 
     fn interrupt(&self) -> wasmtime::Result<UpdateDeadline> {
@@ -126,6 +128,7 @@ impl GuestTime {
             // The tick came early in this guest's slice; giving the thread away now would only cost.
             return Ok(UpdateDeadline::Continue(1));
         }
+        self.pace.note_long();
         self.yielded.store(true, Relaxed);
         Ok(UpdateDeadline::Yield(1))
     }
@@ -147,7 +150,7 @@ impl GuestTime {
     fn count(&self, now: u64, cpu: Option<u64>) {
         let wall = now.saturating_sub(self.counted_ns.load(Relaxed));
         let used = match (self.counted_cpu_ns.load(Relaxed), cpu) {
-            (0, _) | (_, None) => wall.min(nanos(TICK)),
+            (0, _) | (_, None) => wall.min(nanos(self.pace.seldom())),
             (before, Some(cpu)) => wall.min(cpu.saturating_sub(before)),
         };
         self.spent_ns.fetch_add(used, Relaxed);
@@ -181,11 +184,11 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A slice that began at 0, and the time of the thread when it did.
+    /// A slice that began at 0, and the time of the thread when it did. A tick comes every millisecond.
     fn slice() -> Arc<GuestTime> {
-        let time = GuestTime::new();
-        assert_eq!(TICK, Duration::from_millis(1));
-        time
+        let pace = Arc::new(Pace::default());
+        pace.at_least_every(Duration::from_millis(1));
+        GuestTime::new(pace)
     }
 
     fn spent(time: &GuestTime) -> u64 {

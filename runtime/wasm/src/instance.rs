@@ -111,13 +111,17 @@ pub(crate) fn hostcall_fuel(limits: &FlowLimits) -> usize {
 }
 
 /// A store for one instance, governed by both limits.
-pub(crate) fn new_store(engine: &Engine, shared: Arc<Shared>) -> (Store<GuestState>, Arc<GuestTime>) {
+pub(crate) fn new_store(
+    engine: &Engine,
+    shared: Arc<Shared>,
+    ticker: &Ticker,
+) -> (Store<GuestState>, Arc<GuestTime>) {
     let fuel = shared.hostcall_fuel;
     let mut store = Store::new(engine, GuestState::new(shared));
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(fuel);
     store.set_max_component_handles(MAX_HANDLES);
-    let time = GuestTime::new();
+    let time = GuestTime::new(Arc::clone(ticker.pace()));
     time.govern(&mut store);
     (store, time)
 }
@@ -209,7 +213,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
     ) -> Result<Self, StartFault> {
         let wall = Duration::from_millis(shared.limits.call_timeout_ms.max(shared.limits.deadline_ms));
         let limits = CallLimits { guest: wall, wall };
-        let (mut store, time) = new_store(pre.engine(), shared.clone());
+        let (mut store, time) = new_store(pre.engine(), shared.clone(), ticker);
         let _running = ticker.running();
         let starting = async {
             let instance = pre.instantiate_async(&mut store).await?;
@@ -232,35 +236,38 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
         }
     }
 
-    /// Makes one call, whose time is counted from `started` on, which is a moment ago. After an error the instance is dead: drop it. The same holds when the future is dropped.
+    /// Makes one call, whose time is counted from `started` on, which is a moment ago. After an error the instance is dead: drop
+    /// it. The same holds when the future is dropped.
     ///
     /// # Errors
     /// The guest's fault; its own `reject` and `retry` are inside of the `Ok`.
-    pub(crate) async fn call(
-        &mut self,
-        id: &MessageId,
-        headers: &[(&str, &str)],
-        body: &[u8],
+    pub(crate) fn call<'a>(
+        &'a mut self,
+        id: &'a MessageId,
+        headers: &'a [(&'a str, &'a str)],
+        body: &'a [u8],
         started: Instant,
         limits: CallLimits,
-        ticker: &Ticker,
-    ) -> Result<Result<R, WitFailure>, GuestFault> {
-        self.calls += 1;
-        self.store.data_mut().begin_call(Some(id));
-        self.store.set_epoch_deadline(1);
-        let _running = ticker.running();
-        let message = WitMessage { id: id.as_str(), headers, body };
-        // Covariance: a function that takes messages of any lifetime takes this one's.
-        let entry: TypedFunc<CallParams<'_>, CallResults<R>> = self.entry;
-        let result =
-            self.time.run(started, limits, pin!(entry.call_async(&mut self.store, (message,)))).await;
-        match result {
-            Ok(Ok((answer,))) => {
-                self.store.data_mut().end_call();
-                Ok(answer)
+        ticker: &'a Ticker,
+    ) -> impl Future<Output = Result<Result<R, WitFailure>, GuestFault>> + Send + 'a {
+        async move {
+            self.calls += 1;
+            self.store.data_mut().begin_call(Some(id));
+            self.store.set_epoch_deadline(1);
+            let _running = ticker.running();
+            let message = WitMessage { id: id.as_str(), headers, body };
+            // Covariance: a function that takes messages of any lifetime takes this one's.
+            let entry: TypedFunc<CallParams<'_>, CallResults<R>> = self.entry;
+            let result =
+                self.time.run(started, limits, pin!(entry.call_async(&mut self.store, (message,)))).await;
+            match result {
+                Ok(Ok((answer,))) => {
+                    self.store.data_mut().end_call();
+                    Ok(answer)
+                }
+                Ok(Err(error)) => Err(GuestFault::from_error(&error, self.store.data())),
+                Err(timeout) => Err(GuestFault::from_timeout(timeout, self.store.data())),
             }
-            Ok(Err(error)) => Err(GuestFault::from_error(&error, self.store.data())),
-            Err(timeout) => Err(GuestFault::from_timeout(timeout, self.store.data())),
         }
     }
 

@@ -1,10 +1,11 @@
 //! The thread that advances the engine's epoch, by which running guests are interrupted. It sleeps for as long as no
-//! guest runs: a tick a millisecond would cost an idle machine about 2 % of a core for nothing.
+//! guest runs, for a tick a millisecond costs about 2 % of a core. Most guests are done in microseconds, so even while they run
+//! it ticks seldom, and only as often as it can once a tick has met a guest that had run for longer: see [`Pace`].
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle, Thread},
     time::Duration,
@@ -12,12 +13,20 @@ use std::{
 
 use wasmtime::Engine;
 
-/// How far apart two ticks are: the grain of deadlines, and how long a guest runs before other tasks get their turn.
+/// How far apart two ticks are once a guest runs long: the grain of deadlines, and how long a guest then runs before other tasks
+/// get their turn.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// After how many ticks without a guest the thread parks. Not at once: under steady load a wake-up a call would cost more
-/// than the call.
-const IDLE_TICKS: u32 = 50;
+/// How far apart they are otherwise, unless a deadline is shorter: how long it takes at most until a guest that runs long is
+/// noticed.
+const SELDOM: Duration = Duration::from_millis(4);
+
+/// For how many ticks after one that met a guest that runs long they come often.
+const OFTEN_TICKS: u32 = 8;
+
+/// How long there is no guest until the thread parks. Not at once: under steady load a wake-up a call would cost more than the
+/// call.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// The thread. Stops when dropped.
 #[derive(Debug)]
@@ -32,6 +41,14 @@ struct Shared {
     running: AtomicUsize,
     parked: AtomicBool,
     stopped: AtomicBool,
+    pace: Arc<Pace>,
+}
+
+/// How often the thread ticks. Nothing here orders memory: what is seen late is seen at the next tick.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    seldom_ns: AtomicU64,
+    runs_long: AtomicBool,
 }
 
 /// While this lives, the epoch advances.
@@ -49,20 +66,30 @@ impl Ticker {
         let shared = Arc::<Shared>::default();
         let (in_thread, engine) = (shared.clone(), engine.weak());
         let handle = thread::Builder::new().name("gristmill-epoch".into()).spawn(move || {
+            let mut often = 0;
             while !in_thread.stopped.load(Ordering::SeqCst) {
                 in_thread.park_while_idle();
-                for _ in 0..IDLE_TICKS {
-                    thread::sleep(TICK);
+                let mut idle = Duration::ZERO;
+                while idle < IDLE {
+                    let pause = if often > 0 { TICK } else { in_thread.pace.seldom() };
+                    thread::sleep(pause);
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();
+                    often = in_thread.pace.ticks_often(often);
                     if in_thread.running.load(Ordering::SeqCst) > 0 {
-                        // Not idle: the count of idle ticks starts again.
+                        // Not idle: the time without a guest starts again.
                         break;
                     }
+                    idle += pause;
                 }
             }
         })?;
         Ok(Self { shared, thread: handle.thread().clone(), handle: Some(handle) })
+    }
+
+    /// How often it ticks.
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.shared.pace
     }
 
     /// Keeps the epoch advancing until the guard is dropped.
@@ -100,8 +127,73 @@ impl Shared {
     }
 }
 
+// === impl Pace ===
+
+impl Pace {
+    /// A guest may be given no longer than this: from now on no two ticks are further apart.
+    pub(crate) fn at_least_every(&self, deadline: Duration) {
+        let deadline = deadline.max(TICK);
+        self.seldom_ns.fetch_min(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How far apart two ticks are at most.
+    pub(crate) fn seldom(&self) -> Duration {
+        Duration::from_nanos(self.seldom_ns.load(Ordering::Relaxed))
+    }
+
+    /// A tick met a guest that had run for at least a [`TICK`]: the next ones come often.
+    pub(crate) fn note_long(&self) {
+        self.runs_long.store(true, Ordering::Relaxed);
+    }
+
+    /// For how many more ticks they come often, when it was this many before the last one.
+    fn ticks_often(&self, before: u32) -> u32 {
+        // The guest notes it after the tick that it met, so it is seen here a tick later, or two.
+        if self.runs_long.swap(false, Ordering::Relaxed) { OFTEN_TICKS } else { before.saturating_sub(1) }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let seldom = u64::try_from(SELDOM.as_nanos()).unwrap_or(u64::MAX);
+        Self { seldom_ns: AtomicU64::new(seldom), runs_long: AtomicBool::new(false) }
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_come_often_for_a_while_after_a_guest_that_runs_long() {
+        let pace = Pace::default();
+        assert_eq!(pace.ticks_often(0), 0);
+        pace.note_long();
+        let mut often = pace.ticks_often(0);
+        assert_eq!(often, OFTEN_TICKS);
+        let mut ticks = 0;
+        while often > 0 {
+            often = pace.ticks_often(often);
+            ticks += 1;
+        }
+        assert_eq!(ticks, OFTEN_TICKS);
+    }
+
+    #[test]
+    fn no_deadline_is_shorter_than_the_pause_between_two_ticks() {
+        let pace = Pace::default();
+        pace.at_least_every(Duration::from_secs(1));
+        assert_eq!(pace.seldom(), SELDOM);
+        pace.at_least_every(Duration::from_millis(2));
+        pace.at_least_every(Duration::from_millis(3));
+        assert_eq!(pace.seldom(), Duration::from_millis(2));
+        pace.at_least_every(Duration::from_micros(1));
+        assert_eq!(pace.seldom(), TICK);
     }
 }

@@ -53,10 +53,17 @@ impl Step for SendStep {
 }
 
 impl SendStep {
-    async fn send(&self, mut message: Message, context: StepContext<'_>) -> Result<Next, Failure> {
-        let texts = self.checked.render(&scope(&message, &context))?;
-        message.forget_reading();
-        self.sink.send(Outgoing::new(&message, &texts)).await?;
-        Ok(Next::Continue(message))
+    /// Not an `async fn`, which would have room for the message twice.
+    fn send<'a>(
+        &'a self,
+        mut message: Message,
+        context: StepContext<'a>,
+    ) -> impl Future<Output = Result<Next, Failure>> + Send + 'a {
+        async move {
+            let texts = self.checked.render(&scope(&message, &context))?;
+            message.forget_reading();
+            self.sink.send(Outgoing::new(&message, &texts)).await?;
+            Ok(Next::Continue(message))
+        }
     }
 }

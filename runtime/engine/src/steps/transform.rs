@@ -169,8 +169,17 @@ impl Step for TransformStep {
 }
 
 impl TransformStep {
-    async fn transform(&self, message: Message) -> Result<Next, Failure> {
-        match self.plugin.transform(&message).await? {
+    /// Not an `async fn`, which would have room for the message twice.
+    fn transform(&self, message: Message) -> impl Future<Output = Result<Next, Failure>> + Send + '_ {
+        async move {
+            let transformed = self.plugin.transform(&message).await?;
+            self.applied(message, transformed)
+        }
+    }
+
+    /// What the plugin made of the message.
+    fn applied(&self, message: Message, transformed: Transformed) -> Result<Next, Failure> {
+        match transformed {
             Transformed::Change(change) => change.apply(message, &self.limits).map(Next::Continue),
             Transformed::Drop(reason) => Ok(Next::Drop(reason)),
             Transformed::Emit(changes) if changes.is_empty() => Err(Failure::new(

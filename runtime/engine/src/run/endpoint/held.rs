@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering as Atomic},
@@ -32,7 +32,7 @@ pub(super) struct Held {
     pub(super) acknowledgement: Acknowledgement,
     pub(super) ticket: Option<Ticket>,
     /// What is wrong with it before its first step.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<Box<Failure>>,
     pub(super) accepted: Instant,
     pub(super) room: Room,
 }
@@ -42,38 +42,43 @@ pub(super) struct Room(Arc<Shared>);
 
 /// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended. `now` is the time, if
 /// it is known.
-pub(super) async fn carry(
+///
+/// Not an `async fn`: it would have room for its arguments twice, and there is one of these for each delivery that waits.
+pub(super) fn carry(
     version: Arc<Version>,
     held: Held,
     mut now: Option<Instant>,
-    _counted: TaskTrackerToken,
-) {
-    loop {
-        let outcome = once(&version, &held, &mut now).await;
-        let released = outcome.settlement == Settlement::Released;
-        if released && version.is_stopped() {
-            // By the time the version is stopped the endpoint has another one, or is closing; it decides.
-            match held.room.0.offers.upgrade() {
-                Some(endpoint) => offer(&endpoint, held, &version),
-                None => held.release(&version),
+    counted: TaskTrackerToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let _counted = &counted;
+        loop {
+            let outcome = once(&version, &held, &mut now).await;
+            let released = outcome.settlement == Settlement::Released;
+            if released && version.is_stopped() {
+                // By the time the version is stopped the endpoint has another one, or is closing; it decides.
+                match held.room.0.offers.upgrade() {
+                    Some(endpoint) => offer(&endpoint, held, &version),
+                    None => held.release(&version),
+                }
+                return;
             }
+            if released && version.ordering.strict && held.ticket.is_some() {
+                // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
+                // Boxed: no other delivery needs the room.
+                Box::pin(async {
+                    tokio::select! {
+                        () = tokio::time::sleep(version.limits.release_delay()) => {}
+                        () = version.stop.cancelled() => {}
+                    }
+                })
+                .await;
+                now = None;
+                continue;
+            }
+            held.settle(&version, outcome, now);
             return;
         }
-        if released && version.ordering.strict && held.ticket.is_some() {
-            // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
-            // Boxed: no other delivery needs the room.
-            Box::pin(async {
-                tokio::select! {
-                    () = tokio::time::sleep(version.limits.release_delay()) => {}
-                    () = version.stop.cancelled() => {}
-                }
-            })
-            .await;
-            now = None;
-            continue;
-        }
-        held.settle(&version, outcome, now);
-        return;
     }
 }
 
@@ -98,18 +103,22 @@ async fn once(version: &Version, held: &Held, now: &mut Option<Instant>) -> Outc
     let ended = {
         let journey =
             Journey { version, original, ticket, children: &children, lineage: &lineage, splits: 0 };
-        let mut walk = Walk::trunk(journey, held.failure.clone(), now.take());
-        let walked = poll_fn(|context| {
+        let mut walk = Walk::trunk(journey, held.failure.as_deref().cloned(), now.take());
+        // What need not wait does not begin to listen.
+        let mut stopped = pin!(None);
+        let ended = poll_fn(|context| {
             let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut walk).poll(context)));
             // A panic has been reported by its hook. It releases the delivery, as does the end of the version.
-            polled.unwrap_or(Poll::Ready(Settlement::Released))
-        });
-        let ended = tokio::select! {
-            biased;
-            // First, so that what need not wait does not begin to listen.
-            ended = walked => ended,
-            () = version.stop.cancelled() => Settlement::Released,
-        };
+            if let Poll::Ready(ended) = polled.unwrap_or(Poll::Ready(Settlement::Released)) {
+                return Poll::Ready(ended);
+            }
+            if stopped.is_none() {
+                stopped.set(Some(version.stop.cancelled()));
+            }
+            let listens = stopped.as_mut().as_pin_mut();
+            listens.map_or(Poll::Pending, |stopped| stopped.poll(context).map(|()| Settlement::Released))
+        })
+        .await;
         *now = walk.now();
         ended
     };

@@ -355,7 +355,7 @@ impl Task {
     }
 
     /// A place in the lane of the message's key.
-    fn place(&mut self, message: &Message) -> (Option<Ticket>, Option<Failure>) {
+    fn place(&mut self, message: &Message) -> (Option<Ticket>, Option<Box<Failure>>) {
         let Some(lanes) = &self.lanes else { return (None, None) };
         let version = &self.version;
         let (lane, failure) = match &version.ordering.parallel {
@@ -367,7 +367,7 @@ impl Task {
                     let lane = hasher.finish() % (lanes.lanes.len() as u64).max(1);
                     (usize::try_from(lane).unwrap_or(0), None)
                 }
-                Err(failure) => return (None, Some(failure)),
+                Err(failure) => return (None, Some(Box::new(failure))),
             },
         };
         self.next_number += 1;
