@@ -33,6 +33,13 @@ impl Trouble {
         Self { text: format!("{doing}: {said}{mend}"), code }
     }
 
+    /// Whether the broker closed the channel because a message is not as it wants it: too large, an expiration that is none. It
+    /// does not say which.
+    pub(crate) fn closes_over_a_message(&self) -> bool {
+        const PRECONDITION_FAILED: u16 = 406;
+        self.code == Some(PRECONDITION_FAILED)
+    }
+
     /// The same of a connection that is made. There are no AMQP channels yet, though some codes are those of channels.
     pub(crate) fn from_connecting(doing: &str, error: &Error, is_tls: bool) -> Self {
         let Self { mut text, code } = Self::from_error(doing, error);

@@ -11,7 +11,10 @@
 //! So expressions and plugins see plain texts, and what comes from one queue goes to another as what it was. Integers of every
 //! width come out as 64 bits, and floats and decimals as doubles: no client can rely on more.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use gristmill_core::{
@@ -24,6 +27,7 @@ use lapin::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use smallvec::SmallVec;
 
 /// The header that holds the content encoding (RFC 9110 section 8.4).
 pub(crate) const CONTENT_ENCODING: &str = "content-encoding";
@@ -87,17 +91,19 @@ pub(crate) struct Unfit {
 pub(crate) fn headers_of(properties: &BasicProperties) -> Headers {
     let mut headers = Headers::new();
     let mut types = BTreeMap::new();
-    let short = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
+    fn short(text: &Option<ShortString>) -> Option<Cow<'_, str>> {
+        text.as_ref().map(|text| text.as_str().into())
+    }
     for (name, text) in [
         (CONTENT_TYPE, short(properties.content_type())),
         (CONTENT_ENCODING, short(properties.content_encoding())),
-        ("amqp-delivery-mode", properties.delivery_mode().map(|mode| mode.to_string())),
-        ("amqp-priority", properties.priority().map(|priority| priority.to_string())),
+        ("amqp-delivery-mode", properties.delivery_mode().map(|mode| mode.to_string().into())),
+        ("amqp-priority", properties.priority().map(|priority| priority.to_string().into())),
         ("amqp-correlation-id", short(properties.correlation_id())),
         ("amqp-reply-to", short(properties.reply_to())),
         ("amqp-expiration", short(properties.expiration())),
         ("amqp-message-id", short(properties.message_id())),
-        ("amqp-timestamp", properties.timestamp().map(|seconds| seconds.to_string())),
+        ("amqp-timestamp", properties.timestamp().map(|seconds| seconds.to_string().into())),
         ("amqp-type", short(properties.kind())),
         ("amqp-user-id", short(properties.user_id())),
         ("amqp-app-id", short(properties.app_id())),
@@ -106,7 +112,7 @@ pub(crate) fn headers_of(properties: &BasicProperties) -> Headers {
         if let Some(text) = text
             && headers.append(name, &text).is_err()
         {
-            put(&mut headers, name, &Json::String(text).to_string());
+            put(&mut headers, name, &Json::String(text.into_owned()).to_string());
             types.insert(name.to_owned(), Entry { name: None, kind: Some(Kind::String) });
         }
     }
@@ -278,13 +284,13 @@ pub(crate) fn properties_of(headers: &Headers, forwarded: &HeaderPatterns) -> Re
         headers.get(TYPES).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let mut properties = BasicProperties::default();
     let mut table = BTreeMap::new();
-    let mut seen = HashSet::new();
+    let mut seen = Seen::default();
     for (name, text) in headers.iter() {
         if name == TYPES || NEVER_SENT.contains(&name) || !forwarded.takes(name) {
             continue;
         }
         // Of a header that occurs more than once the first one counts: a table holds one.
-        if !seen.insert(name) {
+        if !seen.is_first(name) {
             continue;
         }
         let entry = types.get(name);
@@ -305,6 +311,27 @@ pub(crate) fn properties_of(headers: &Headers, forwarded: &HeaderPatterns) -> Re
         properties = properties.with_headers(FieldTable::from(table));
     }
     Ok(properties)
+}
+
+/// The names that have been met. Of a few, to look at each costs less than to hash one.
+#[derive(Default)]
+struct Seen<'a> {
+    few: SmallVec<[&'a str; 8]>,
+    many: HashSet<&'a str>,
+}
+
+impl<'a> Seen<'a> {
+    /// Whether this is the first of its name.
+    fn is_first(&mut self, name: &'a str) -> bool {
+        if self.few.contains(&name) {
+            return false;
+        }
+        if self.few.len() < self.few.inline_size() {
+            self.few.push(name);
+            return true;
+        }
+        self.many.insert(name)
+    }
 }
 
 /// Sets the property for which a header stands.

@@ -4,12 +4,18 @@ use gristmill_core::{ErrorClass, Failure, HeaderPatterns, Headers, sink::Answer}
 use lapin::{BasicProperties, types::ShortString};
 use tokio::sync::oneshot;
 
+use super::window::Waiting;
+
 /// A message to publish.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) routing_key: ShortString,
     pub(crate) properties: BasicProperties,
+    /// How many bytes they take in AMQP.
+    pub(crate) properties_bytes: usize,
     pub(crate) body: bytes::Bytes,
+    /// Its place before those who may not overtake it, until it is published.
+    pub(crate) waiting: Option<Waiting>,
     /// Closed when the send has given up.
     pub(crate) done: oneshot::Sender<Result<Option<Reply>, Failure>>,
 }

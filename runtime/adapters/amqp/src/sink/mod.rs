@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`spec`] | checked configuration, and the properties of a message |
 //! | [`job`] | a message on its way to the publisher |
-//! | [`publisher`] | one task a sink: publishes in order, and waits for confirmations and replies |
+//! | [`window`] | how many messages may be unconfirmed; a send that finds room there publishes by itself |
+//! | [`publisher`] | one task a sink: publishes everything else, in order, and waits for confirmations and replies |
 
 mod job;
 mod publisher;
 mod spec;
+mod window;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -19,6 +21,7 @@ use gristmill_core::{
     config::Node,
     sink::{Answer, OPEN_WITHIN, Outgoing, Sink, SinkContext, SinkSpec},
 };
+use lapin::{BasicProperties, types::ShortString};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -26,8 +29,9 @@ use tokio::{
 
 use self::{
     job::{Job, Reply},
-    publisher::Publisher,
+    publisher::{Publisher, judge},
     spec::Checked,
+    window::{Place, Unheard, Waiting, Window},
 };
 use crate::{
     connection::{Broker, Brokers},
@@ -47,7 +51,16 @@ struct AmqpSink {
     broker: Arc<Broker>,
     /// Without a limit by its type: what is in it is a send that is under way, of which the flows have a limit.
     jobs: mpsc::UnboundedSender<Box<Job>>,
+    /// Of a sink whose sends may publish by themselves.
+    window: Option<Arc<Window>>,
     body_bytes: usize,
+}
+
+/// What is published of a message, besides its body.
+struct Envelope {
+    routing_key: ShortString,
+    properties: BasicProperties,
+    properties_bytes: usize,
 }
 
 /// Checks the configuration of a sink. `None` when there are mistakes.
@@ -75,10 +88,19 @@ impl SinkSpec for AmqpSinkSpec {
             return Err(Failure::new(ErrorClass::SinkRejected, trouble.text));
         }
         let (jobs, queue) = mpsc::unbounded_channel();
-        let publisher = Publisher::new(Arc::clone(&self.checked), Arc::clone(&broker), self.is_call, queue);
+        let checked = &self.checked;
+        let (window, abandoned) = Window::new(checked.max_unconfirmed, checked.timeout);
+        let publisher = Publisher::new(
+            Arc::clone(checked),
+            Arc::clone(&broker),
+            self.is_call,
+            queue,
+            (Arc::clone(&window), abandoned),
+        );
         tokio::spawn(publisher.run());
+        let window = (!checked.mandatory && !self.is_call).then_some(window);
         let body_bytes = context.body_bytes;
-        Ok(Arc::new(AmqpSink { checked: Arc::clone(&self.checked), broker, jobs, body_bytes }))
+        Ok(Arc::new(AmqpSink { checked: Arc::clone(checked), broker, jobs, window, body_bytes }))
     }
 
     fn configuration_files(&self) -> Vec<PathBuf> {
@@ -98,38 +120,85 @@ impl std::fmt::Debug for AmqpSinkSpec {
 #[async_trait]
 impl Sink for AmqpSink {
     async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
-        self.publish(&outgoing).await.map(|_no_reply| ())
+        let envelope = self.envelope(&outgoing)?;
+        let entered = self.window.as_ref().map(|window| window.enter(self.broker.publishing.is_blocked()));
+        match entered {
+            Some(Ok(place)) => self.publish(place, envelope, &outgoing).await,
+            // Boxed: it is seldom.
+            Some(Err(waiting)) => {
+                Box::pin(self.hand_over(envelope, &outgoing, Some(waiting))).await.map(drop)
+            }
+            None => Box::pin(self.hand_over(envelope, &outgoing, None)).await.map(drop),
+        }
     }
 
     async fn call(&self, outgoing: Outgoing<'_>) -> Result<Answer, Failure> {
-        let reply = self.publish(&outgoing).await?;
+        let reply = self.hand_over(self.envelope(&outgoing)?, &outgoing, None).await?;
         let reply =
             reply.ok_or_else(|| Failure::new(ErrorClass::Internal, "a call ended without its reply"))?;
         reply.into_answer(&self.checked.answer_headers, self.body_bytes)
     }
 }
 
+/// Everything up to the library, or to the queue of the publisher, is done in the first poll: that is the place in the order.
 impl AmqpSink {
-    /// Everything up to the queue of the publisher is done in the first poll: that is the place in the order.
-    async fn publish(&self, outgoing: &Outgoing<'_>) -> Result<Option<Reply>, Failure> {
+    fn envelope(&self, outgoing: &Outgoing<'_>) -> Result<Envelope, Failure> {
         let unfit = |Unfit { name, problem }| {
             let text = format!("{}: `{name}` {problem}", self.place());
             Failure::new(ErrorClass::SinkRejected, text)
         };
         let routing_key = self.checked.routing_key(outgoing).map_err(unfit)?;
         let properties = self.checked.properties(outgoing).map_err(unfit)?;
-        if size_of(&properties) > publisher::MAX_PROPERTIES_BYTES {
+        let properties_bytes = size_of(&properties);
+        if properties_bytes > publisher::MAX_PROPERTIES_BYTES {
             let text = format!(
-                "{}: the headers take {} bytes in AMQP, which has room for {}; forward fewer",
+                "{}: the headers take {properties_bytes} bytes in AMQP, which has room for {}; forward fewer",
                 self.place(),
-                size_of(&properties),
                 publisher::MAX_PROPERTIES_BYTES
             );
             return Err(Failure::new(ErrorClass::SinkRejected, text));
         }
+        Ok(Envelope { routing_key, properties, properties_bytes })
+    }
+
+    /// Publishes, and waits for the confirmation.
+    async fn publish(
+        &self,
+        mut place: Place<'_>,
+        envelope: Envelope,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<(), Failure> {
+        let Envelope { routing_key, properties, properties_bytes } = envelope;
+        if properties_bytes > place.line().properties_max {
+            return Err(publisher::too_large(&self.checked));
+        }
+        let (exchange, body) = (self.checked.exchange.clone(), outgoing.message.body().clone());
+        match place.publish(exchange, routing_key, properties, body).await {
+            Ok(result) => match publisher::answer(result) {
+                Ok(answer) => judge(&self.checked, answer),
+                Err(trouble) => {
+                    if trouble.closes_over_a_message() {
+                        self.window.iter().for_each(|window| window.go_one_by_one());
+                    }
+                    Err(publisher::failure(&self.checked, &trouble))
+                }
+            },
+            Err(Unheard::Late) => Err(self.late()),
+            Err(Unheard::Lost) => Err(publisher::failure(&self.checked, &publisher::broke_off())),
+        }
+    }
+
+    /// Gives the message to the publisher, and waits until it has ended.
+    async fn hand_over(
+        &self,
+        envelope: Envelope,
+        outgoing: &Outgoing<'_>,
+        waiting: Option<Waiting>,
+    ) -> Result<Option<Reply>, Failure> {
         let (done, ended) = oneshot::channel();
         let body = outgoing.message.body().clone();
-        let job = Box::new(Job { routing_key, properties, body, done });
+        let Envelope { routing_key, properties, properties_bytes } = envelope;
+        let job = Box::new(Job { routing_key, properties, properties_bytes, body, waiting, done });
         let gone = || Failure::new(ErrorClass::Internal, "the publisher of the sink has ended");
         self.jobs.send(job).map_err(|_| gone())?;
         match timeout(self.checked.timeout, ended).await {

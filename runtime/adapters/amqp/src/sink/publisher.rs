@@ -3,7 +3,8 @@
 //!
 //! There are three ways:
 //!
-//! - *window*: many unconfirmed at once on one channel, in order;
+//! - *window*: many unconfirmed at once on one channel, in order. Here sends publish by themselves ([`Window`]), and what comes to
+//!   the publisher is what they cannot: the first, those behind a full window, and all as long as the broker is away;
 //! - *mandatory*: one unconfirmed a channel. The client library gives a returned message to whichever confirmation comes
 //!   next, so with more than one under way a message that no queue took could pass for confirmed;
 //! - *call*: many at once on the channel that consumes the replies. A returned question is known by its correlation id, and one
@@ -21,19 +22,20 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use gristmill_core::{ErrorClass, Failure};
 use lapin::{
-    Channel, Confirmation, Consumer,
+    Confirmation, Consumer,
     message::BasicReturnMessage,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::FieldTable,
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use super::{
     job::{Job, Reply},
     spec::Checked,
+    window::{Abandoned, Line, Publish, Window},
 };
 use crate::{
     connection::{Broker, Session},
@@ -59,16 +61,16 @@ pub(crate) const MAX_PROPERTIES_BYTES: usize = 128 * 1024 - 1024;
 /// The most calls under way. Further ones wait.
 const MAX_CALLS: usize = 4_096;
 
-/// The reply code for a message that is not as the broker wants it: too large, an expiration that is none.
-const PRECONDITION_FAILED: u16 = 406;
-
 /// The publisher of a sink.
 pub(crate) struct Publisher {
     checked: Arc<Checked>,
     broker: Arc<Broker>,
     is_call: bool,
     jobs: mpsc::UnboundedReceiver<Box<Job>>,
-    lines: Vec<Line>,
+    lines: Vec<OpenLine>,
+    window: Arc<Window>,
+    /// What sends have published and given up.
+    abandoned: mpsc::UnboundedReceiver<Abandoned>,
     unconfirmed: FuturesUnordered<Unconfirmed>,
     /// The connection that was published on last, and how many there were.
     session: Option<Arc<Session>>,
@@ -78,33 +80,30 @@ pub(crate) struct Publisher {
     calls: HashMap<String, Box<Job>>,
     next_call: u64,
     salt: u64,
-    /// How many messages are published one by one, to find the one for which the broker closes the channel.
-    careful: usize,
 }
 
 /// An AMQP channel to publish on.
-struct Line {
-    session: Arc<Session>,
-    channel: Channel,
+struct OpenLine {
+    line: Arc<Line>,
     replies: Option<Consumer>,
+    /// How many of the publisher's messages are under way on it.
     unconfirmed: usize,
     number: u64,
-    /// The number of its connection.
-    on: u64,
 }
 
 /// A publish that is under way.
 struct Unconfirmed {
-    publish: Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>,
+    publish: Publish,
     what: Option<Published>,
 }
 
 /// A message that was published.
 struct Published {
-    line: u64,
+    /// `None` when its send published it.
+    line: Option<u64>,
     /// The number of its connection.
     on: u64,
-    /// `None` for a call that has been told already or waits for its reply.
+    /// `None` for a call that has been told already or waits for its reply, and for what was abandoned.
     job: Option<Box<Job>>,
     /// Of a call.
     correlation_id: Option<String>,
@@ -113,7 +112,7 @@ struct Published {
 }
 
 /// What the broker says to a publish.
-enum Answer {
+pub(super) enum Answer {
     Ack,
     Nack,
     /// No queue takes it. With a call it may be of another one: see the top.
@@ -129,7 +128,11 @@ enum Wake {
     Reply(Option<Result<Box<lapin::message::Delivery>, lapin::Error>>),
     /// Nothing more will be heard of what was published on the connection of this number.
     Ended(u64),
-    Unblocked,
+    Abandoned(Abandoned),
+    /// The sends have to look at the time.
+    Look,
+    /// There may be room, or something else to wait for.
+    Changed,
 }
 
 // === impl Publisher ===
@@ -140,6 +143,7 @@ impl Publisher {
         broker: Arc<Broker>,
         is_call: bool,
         jobs: mpsc::UnboundedReceiver<Box<Job>>,
+        (window, abandoned): (Arc<Window>, mpsc::UnboundedReceiver<Abandoned>),
     ) -> Self {
         Self {
             checked,
@@ -147,6 +151,8 @@ impl Publisher {
             is_call,
             jobs,
             lines: Vec::new(),
+            window,
+            abandoned,
             unconfirmed: FuturesUnordered::new(),
             session: None,
             sessions: 0,
@@ -154,7 +160,6 @@ impl Publisher {
             calls: HashMap::new(),
             next_call: 0,
             salt: rand::random(),
-            careful: 0,
         }
     }
 
@@ -169,8 +174,14 @@ impl Publisher {
                 Wake::Reply(Some(Ok(delivery))) => self.replied(*delivery),
                 Wake::Reply(Some(Err(_)) | None) => self.replies_ended(),
                 Wake::Ended(session) => self.session_ended(session),
-                Wake::Unblocked => {}
+                Wake::Abandoned(abandoned) => self.takes_over(abandoned),
+                Wake::Look => self.window.look(),
+                Wake::Changed => {}
             }
+        }
+        // Without the sink there are no sends, so this is all that they abandoned.
+        while let Ok(abandoned) = self.abandoned.try_recv() {
+            self.takes_over(abandoned);
         }
         while !self.unconfirmed.is_empty() {
             tokio::select! {
@@ -185,6 +196,7 @@ impl Publisher {
         let is_blocked = self.broker.publishing.is_blocked();
         // What is not handed over yet can still be given up without a trace.
         let may_publish = self.has_room() && !is_blocked;
+        let next_look = self.window.next_look();
         let replies = self.lines.first_mut().and_then(|line| line.replies.as_mut());
         let reply = async {
             match replies {
@@ -197,31 +209,29 @@ impl Publisher {
             Some((published, result)) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Wake::Confirmed(published, result),
             reply = reply => Wake::Reply(reply),
             Some(session) = self.ends.next(), if !self.ends.is_empty() => Wake::Ended(session),
+            Some(abandoned) = self.abandoned.recv() => Wake::Abandoned(abandoned),
             job = self.jobs.recv(), if may_publish => Wake::Job(job),
-            () = self.broker.publishing.unblocked(), if is_blocked => Wake::Unblocked,
+            () = self.window.changed() => Wake::Changed,
+            () = self.broker.publishing.unblocked(), if is_blocked => Wake::Changed,
+            () = until(next_look), if next_look.is_some() => Wake::Look,
         }
     }
 
     /// Whether one more message may be published now.
     fn has_room(&mut self) -> bool {
-        if self.careful > 0 {
-            return self.unconfirmed.is_empty();
-        }
-        if self.is_call {
+        if self.is_call && !self.window.is_careful() {
             self.calls.retain(|_, job| !job.done.is_closed());
             return self.calls.len() < MAX_CALLS;
         }
-        if self.checked.mandatory {
-            return self.unconfirmed.len() < self.checked.mandatory_channels;
-        }
-        self.unconfirmed.len() < self.checked.max_unconfirmed
+        let Checked { mandatory, mandatory_channels, max_unconfirmed, .. } = *self.checked;
+        self.window.has_room(if mandatory { mandatory_channels } else { max_unconfirmed })
     }
 
     async fn publish(&mut self, mut job: Box<Job>) {
         let line = match self.line().await {
             Ok(line) => line,
             Err(trouble) => {
-                let failure = self.failure(&trouble);
+                let failure = failure(&self.checked, &trouble);
                 job.end(Err(failure.clone()));
                 // Those behind it have waited as long, and would meet the same.
                 while let Ok(job) = self.jobs.try_recv() {
@@ -230,10 +240,10 @@ impl Publisher {
                 return;
             }
         };
-        let Some(line) = self.lines.get_mut(line) else { return };
-        if crate::header_map::size_of(&job.properties) > line.session.frame_max().saturating_sub(64) {
-            let text = format!("{}: the headers are larger than the broker's frames", place(&self.checked));
-            return job.end(Err(Failure::new(ErrorClass::SinkRejected, text)));
+        let Some(open) = self.lines.get_mut(line) else { return };
+        let line = Arc::clone(&open.line);
+        if job.properties_bytes > line.properties_max {
+            return job.end(Err(too_large(&self.checked)));
         }
         let mut properties = std::mem::take(&mut job.properties);
         let mut correlation_id = None;
@@ -244,17 +254,20 @@ impl Publisher {
             correlation_id = Some(id);
         }
         let mandatory = self.checked.mandatory || self.is_call;
-        let alone = self.careful > 0 || (self.checked.mandatory && !self.is_call);
+        let alone = self.window.is_careful() || (self.checked.mandatory && !self.is_call);
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-        let (channel, exchange) = (line.channel.clone(), self.checked.exchange.clone());
+        let exchange = self.checked.exchange.clone();
         let (routing_key, body) = (std::mem::take(&mut job.routing_key), std::mem::take(&mut job.body));
-        line.unconfirmed += 1;
-        let (number, on) = (line.number, line.on);
+        open.unconfirmed += 1;
+        self.window.published();
+        let (number, on) = (Some(open.number), line.on);
         // Polled once below, which hands it to the library: that is its place in the order.
-        let mut publish: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
-            channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+        let mut publish = Publish::new(async move {
+            line.channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
         });
-        let first = std::future::poll_fn(|cx| Poll::Ready(publish.as_mut().poll(cx))).await;
+        let first = std::future::poll_fn(|cx| Poll::Ready(publish.poll(cx))).await;
+        // The sends that come now come after it.
+        job.waiting = None;
         let job = match &correlation_id {
             Some(id) => {
                 self.calls.insert(id.clone(), job);
@@ -271,18 +284,19 @@ impl Publisher {
 
     /// The line to publish on next, which is opened if there is none.
     async fn line(&mut self) -> Result<usize, Trouble> {
-        self.lines.retain(Line::is_good);
-        let is_free = |line: &Line| !self.checked.mandatory || self.is_call || line.unconfirmed == 0;
+        self.lines.retain(|open| open.line.is_good());
+        let is_free = |line: &OpenLine| !self.checked.mandatory || self.is_call || line.unconfirmed == 0;
         if let Some(free) = self.lines.iter().position(is_free) {
             return Ok(free);
         }
         let session = self.broker.publishing.session(Instant::now() + CONNECT_WITHIN).await?;
         let on = self.number_of(&session);
-        let open = Line::open(session, on, &self.checked, self.is_call, self.salt ^ self.next_call);
+        let open = OpenLine::open(session, on, &self.checked, self.is_call, self.salt ^ self.next_call);
         let line = timeout_at(Instant::now() + OPEN_WITHIN, open)
             .await
             .map_err(|_elapsed| Trouble::new("opening an AMQP channel: the broker does not answer"))??;
         self.next_call += 1;
+        self.window.open(Arc::clone(&line.line));
         self.lines.push(line);
         Ok(self.lines.len() - 1)
     }
@@ -304,39 +318,42 @@ impl Publisher {
 
     /// No room in the window is lost with a connection, whatever the library makes of its end.
     fn session_ended(&mut self, number: u64) {
+        self.window.ended(number);
         if self.sessions == number {
             self.session = None;
         }
         for mut it in std::mem::take(&mut self.unconfirmed) {
             match it.what.take_if(|published| published.on == number) {
-                Some(lost) => self.confirmed(lost, Err(Trouble::new("publishing: the connection broke off"))),
+                Some(lost) => self.confirmed(lost, Err(broke_off())),
                 None => self.unconfirmed.push(it),
             }
         }
     }
 
+    /// Waits for what a send has published and given up: it takes room until the library says what became of it.
+    fn takes_over(&mut self, Abandoned { publish, on }: Abandoned) {
+        let what = Published { line: None, on, job: None, correlation_id: None, alone: false };
+        if self.window.is_heard_of(on) {
+            self.unconfirmed.push(Unconfirmed { publish, what: Some(what) });
+        } else {
+            self.confirmed(what, Err(broke_off()));
+        }
+    }
+
     fn confirmed(&mut self, published: Published, result: Result<Answer, Trouble>) {
         let Published { line, on: _, job, correlation_id, alone } = published;
-        if let Some(line) = self.lines.iter_mut().find(|it| it.number == line) {
-            line.unconfirmed -= 1;
+        if let Some(open) = self.lines.iter_mut().find(|it| Some(it.number) == line) {
+            open.unconfirmed -= 1;
         }
-        self.careful = self.careful.saturating_sub(1);
+        let is_unclear = !alone && result.as_ref().is_err_and(Trouble::closes_over_a_message);
+        self.window.confirmed(is_unclear);
         let result = match result {
-            Ok(Answer::Ack) => Ok(()),
             // Of a call it may be another's: known by its correlation id.
             Ok(Answer::Returned(returned)) if self.is_call => {
                 self.returned_call(&returned);
                 Ok(())
             }
-            Ok(Answer::Returned(returned)) => Err(returned_failure(&self.checked, &returned)),
-            Ok(Answer::Nack) => Err(Failure::new(
-                ErrorClass::SinkUnavailable,
-                format!(
-                    "{}: the broker refused the message; a queue is full, or cannot write",
-                    place(&self.checked)
-                ),
-            )),
-            Ok(Answer::None) => Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm")),
+            Ok(answer) => judge(&self.checked, answer),
             Err(trouble) => Err(self.lost(&trouble, alone)),
         };
         match (job, correlation_id) {
@@ -353,16 +370,12 @@ impl Publisher {
     }
 
     /// A publish that the end of its channel or connection left unconfirmed.
-    fn lost(&mut self, trouble: &Trouble, alone: bool) -> Failure {
-        if trouble.code == Some(PRECONDITION_FAILED) {
-            if alone {
-                let text = format!("{}: {}", place(&self.checked), trouble.text);
-                return Failure::new(ErrorClass::SinkRejected, text);
-            }
-            // Which one it was for is not said. All fail, and when they come again they go one by one.
-            self.careful += 2;
+    fn lost(&self, trouble: &Trouble, alone: bool) -> Failure {
+        if alone && trouble.closes_over_a_message() {
+            let text = format!("{}: {}", place(&self.checked), trouble.text);
+            return Failure::new(ErrorClass::SinkRejected, text);
         }
-        self.failure(trouble)
+        failure(&self.checked, trouble)
     }
 
     /// The channel that replies come on is gone, and with it the way back for every call.
@@ -370,14 +383,10 @@ impl Publisher {
         self.lines.clear();
         let text =
             "the connection broke off while the reply was waited for; whether there was one is not known";
-        let failure = self.failure(&Trouble::new(text));
+        let failure = failure(&self.checked, &Trouble::new(text));
         for (_, job) in self.calls.drain() {
             job.end(Err(failure.clone()));
         }
-    }
-
-    fn failure(&self, trouble: &Trouble) -> Failure {
-        Failure::new(ErrorClass::SinkUnavailable, format!("{}: {}", place(&self.checked), trouble.text))
     }
 
     fn returned_call(&mut self, returned: &BasicReturnMessage) {
@@ -402,7 +411,7 @@ impl Future for Unconfirmed {
     type Output = (Published, Result<Answer, Trouble>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.publish.as_mut().poll(cx));
+        let result = ready!(self.publish.poll(cx));
         match self.what.take() {
             Some(published) => Poll::Ready((published, answer(result))),
             // It is not polled again once it has ended.
@@ -411,7 +420,11 @@ impl Future for Unconfirmed {
     }
 }
 
-fn answer(result: lapin::Result<Confirmation>) -> Result<Answer, Trouble> {
+/// What the broker says.
+///
+/// # Errors
+/// The channel is gone.
+pub(super) fn answer(result: lapin::Result<Confirmation>) -> Result<Answer, Trouble> {
     match result {
         Ok(Confirmation::Ack(None)) => Ok(Answer::Ack),
         Ok(Confirmation::Nack(None)) => Ok(Answer::Nack),
@@ -423,9 +436,28 @@ fn answer(result: lapin::Result<Confirmation>) -> Result<Answer, Trouble> {
     }
 }
 
-// === impl Line ===
+/// What the answer to a message means for its send.
+///
+/// # Errors
+/// The broker does not have the message.
+pub(super) fn judge(checked: &Checked, answer: Answer) -> Result<(), Failure> {
+    match answer {
+        Answer::Ack => Ok(()),
+        Answer::Returned(returned) => Err(returned_failure(checked, &returned)),
+        Answer::Nack => {
+            let text = format!(
+                "{}: the broker refused the message; a queue is full, or cannot write",
+                place(checked)
+            );
+            Err(Failure::new(ErrorClass::SinkUnavailable, text))
+        }
+        Answer::None => Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm")),
+    }
+}
 
-impl Line {
+// === impl OpenLine ===
+
+impl OpenLine {
     async fn open(
         session: Arc<Session>,
         on: u64,
@@ -452,12 +484,34 @@ impl Line {
         } else {
             None
         };
-        Ok(Self { session, channel, replies, unconfirmed: 0, number, on })
+        let properties_max = session.frame_max().saturating_sub(64);
+        let line = Arc::new(Line { session, channel, on, properties_max });
+        Ok(Self { line, replies, unconfirmed: 0, number })
     }
+}
 
-    fn is_good(&self) -> bool {
-        self.session.is_alive() && self.channel.status().connected()
+/// Waits until then; for ever if there is no then.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => std::future::pending().await,
     }
+}
+
+/// The failure of a message whose channel or connection is in trouble.
+pub(super) fn failure(checked: &Checked, trouble: &Trouble) -> Failure {
+    Failure::new(ErrorClass::SinkUnavailable, format!("{}: {}", place(checked), trouble.text))
+}
+
+/// What is heard of a message whose connection is gone: nothing.
+pub(super) fn broke_off() -> Trouble {
+    Trouble::new("publishing: the connection broke off")
+}
+
+/// The failure of a message whose headers no frame has room for.
+pub(super) fn too_large(checked: &Checked) -> Failure {
+    let text = format!("{}: the headers are larger than the broker's frames", place(checked));
+    Failure::new(ErrorClass::SinkRejected, text)
 }
 
 fn returned_failure(checked: &Checked, returned: &BasicReturnMessage) -> Failure {

@@ -186,9 +186,10 @@ impl Checked {
         if self.timestamp && properties.timestamp().is_none() {
             properties = properties.with_timestamp(message.received_at().as_millis() / 1_000);
         }
-        if properties.message_id().is_none() {
-            let id = ShortString::try_new(message.id().as_str());
-            properties = id.map(|id| properties.clone().with_message_id(id)).unwrap_or(properties);
+        if properties.message_id().is_none()
+            && let Ok(id) = ShortString::try_new(message.id().as_str())
+        {
+            properties = properties.with_message_id(id);
         }
         if let Some(expiration) = &self.expiration {
             properties = properties.with_expiration(expiration.clone());

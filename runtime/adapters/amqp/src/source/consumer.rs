@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
     Channel, Consumer as LapinConsumer, ExchangeKind,
     options::{
@@ -40,6 +40,8 @@ pub(crate) struct Consumer {
     session: Arc<Session>,
     lease: Arc<Lease>,
     inner: LapinConsumer,
+    /// What [`Self::ready`] met that is no message.
+    end: Option<Next>,
     pub(crate) since: Instant,
 }
 
@@ -88,7 +90,8 @@ impl Opened {
         })??;
         let (ended, ends) = mpsc::unbounded_channel();
         let broker = Arc::clone(&settings.broker);
-        tokio::spawn(settling::tell(channel.clone(), Arc::clone(&session), broker, ends));
+        let prefetch = settings.prefetch();
+        tokio::spawn(settling::tell(channel.clone(), Arc::clone(&session), broker, prefetch, ends));
         let lease = Arc::new(Lease { channel, ended });
         Ok(Self { session, lease })
     }
@@ -111,7 +114,7 @@ impl Opened {
             .await
             .map_err(|_elapsed| Trouble::new(format!("{doing}: the broker does not answer")))?
             .map_err(|error| Trouble::from_error(&doing, &error))?;
-        Ok(Consumer { session: self.session, lease: self.lease, inner, since: Instant::now() })
+        Ok(Consumer { session: self.session, lease: self.lease, inner, end: None, since: Instant::now() })
     }
 }
 
@@ -165,11 +168,33 @@ async fn look_after(channel: &Channel, settings: &Settings) -> Result<(), Troubl
 impl Consumer {
     /// What comes next. Cancel-safe: the library's stream is.
     pub(crate) async fn next(&mut self) -> Next {
+        if let Some(end) = self.end.take() {
+            return end;
+        }
         let item = tokio::select! {
             biased;
             item = self.inner.next() => item,
             () = self.session.ended() => return Next::Lost(Trouble::new("the connection broke off")),
         };
+        self.what(item)
+    }
+
+    /// The next message, if the library has it already.
+    pub(crate) fn ready(&mut self) -> Option<Box<Received>> {
+        if self.end.is_some() {
+            return None;
+        }
+        let item = self.inner.next().now_or_never()?;
+        match self.what(item) {
+            Next::Message(received) => Some(received),
+            end => {
+                self.end = Some(end);
+                None
+            }
+        }
+    }
+
+    fn what(&self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Next {
         match item {
             Some(Ok(delivery)) => {
                 Next::Message(Box::new(Received { delivery, lease: Arc::clone(&self.lease) }))
@@ -184,6 +209,10 @@ impl Consumer {
     pub(crate) async fn cancel(mut self) -> Vec<Received> {
         let cancel = self.lease.channel.basic_cancel(self.inner.tag(), BasicCancelOptions::default());
         let mut rest = Vec::new();
+        if self.end.is_some() {
+            // It has given all that it had.
+            return rest;
+        }
         // When it fails the channel is gone, and the broker has everything again.
         if let Ok(Ok(())) = timeout(CANCEL_WITHIN, cancel).await {
             while let Ok(Some(Ok(delivery))) = timeout(CANCEL_WITHIN, self.inner.next()).await {
@@ -244,7 +273,7 @@ impl Lease {
     /// then.
     pub(super) fn end(&self, tag: u64, end: End, telling: TaskTrackerToken) {
         // When the task is gone so is the connection, and the broker offers the message again.
-        let _gone = self.ended.send(Ended { tag, end, _telling: telling });
+        let _gone = self.ended.send(Ended { tag, end, telling });
     }
 }
 

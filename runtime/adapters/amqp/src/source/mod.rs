@@ -74,6 +74,8 @@ pub(crate) struct AmqpSource {
     endings: Arc<Endings>,
     /// Makes ids of this process unlike those of another.
     salt: u64,
+    /// What stands before the number in an id.
+    id_prefix: String,
 }
 
 /// What it takes to end messages, for all of a source.
@@ -148,7 +150,9 @@ impl AmqpSource {
             tasks: settings.brokers.settling().clone(),
             closed: CancellationToken::new(),
         };
-        Self { settings, state, waiting: VecDeque::new(), endings: Arc::new(endings), salt: rand::random() }
+        let salt = rand::random();
+        let id_prefix = id_prefix(&settings, salt);
+        Self { settings, state, waiting: VecDeque::new(), endings: Arc::new(endings), salt, id_prefix }
     }
 
     /// Consumes by other settings from now on. What was sent ahead comes first, on its old channel; on failure the old
@@ -168,6 +172,7 @@ impl AmqpSource {
             opened.consume(&settings, deadline).await?
         };
         let old = std::mem::replace(&mut self.settings, settings);
+        self.id_prefix = id_prefix(&self.settings, self.salt);
         consumer.unbind(&self.settings, &old.queue.bindings).await;
         self.state = State::Consuming(Box::new(consumer));
         Ok(())
@@ -262,7 +267,7 @@ impl AmqpSource {
             Some(id) => MessageId::from(id),
             None => {
                 let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-                MessageId::from(format!("{}:{:016x}:{number}", self.settings.queue.name, self.salt))
+                MessageId::numbered(&self.id_prefix, number)
             }
         };
         let now = self.settings.context.clock.now();
@@ -329,6 +334,10 @@ impl Endings {
     }
 }
 
+fn id_prefix(settings: &Settings, salt: u64) -> String {
+    format!("{}:{salt:016x}", settings.queue.name)
+}
+
 /// Whether a message is from a stream: when the queue is not declared here, this is the first sign of it.
 fn is_of_stream(received: &Received) -> bool {
     let headers = received.delivery.properties.headers();
@@ -379,6 +388,15 @@ impl Source for AmqpSource {
                 }
             }
         }
+    }
+
+    fn ready(&mut self) -> Option<Delivery> {
+        if self.waiting.is_empty() {
+            let State::Consuming(consumer) = &mut self.state else { return None };
+            self.waiting.push_back(consumer.ready()?);
+        }
+        // What is wrong with it stays there, and is for `next` to say.
+        self.take_waiting().ok().flatten()
     }
 
     async fn close(&mut self) {

@@ -3,21 +3,35 @@
 //! One acknowledgement can stand for a run of messages, which is less work for both sides than one for each: it says that the
 //! broker may forget every message up to its delivery tag. So it may only be said when all of them are done with, and the broker
 //! has heard of those that ended otherwise: see [`Tags`].
+//!
+//! Messages that are under way together end in any order, nearly at once. So one that is done with while an older one is not is held
+//! back for a moment, until that one is, too. It is told by itself when the moment is over, which is shorter when so many are held
+//! back that the broker might have no other to send.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
 };
-use tokio::{sync::mpsc, task::yield_now};
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::connection::{Broker, Session};
 
 /// How many ends are taken at once.
 const BATCH: usize = 1_024;
+
+/// How long an acknowledgement waits for those of older messages.
+const HOLD: Duration = Duration::from_millis(5);
+
+/// The same while many wait: as long as it may take until all have settled that were confirmed together.
+const SHORT_HOLD: Duration = Duration::from_millis(1);
 
 /// How a message ended, in the words of AMQP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +50,7 @@ pub(super) struct Ended {
     pub(super) tag: u64,
     pub(super) end: End,
     /// Kept until the broker was told.
-    pub(super) _telling: TaskTrackerToken,
+    pub(super) telling: TaskTrackerToken,
 }
 
 /// What is said to the broker.
@@ -61,6 +75,15 @@ struct Tags {
     open: u64,
     /// Those above that are done with: the first of each run, and the first after it.
     runs: BTreeMap<u64, u64>,
+    /// Those of them that are acknowledged, and the broker has not heard of. In order.
+    held: Vec<Held>,
+}
+
+/// An acknowledgement that is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    tag: u64,
+    since: Instant,
 }
 
 /// Tells until no one is left who could hand over an end, or the connection is gone: then the broker has what it was not told of
@@ -70,25 +93,44 @@ pub(super) async fn tell(
     session: Arc<Session>,
     // Without it the connection would be closed before all is told.
     _broker: Arc<Broker>,
+    prefetch: u16,
     mut ended: mpsc::UnboundedReceiver<Ended>,
 ) {
+    // While half of what the broker sends ahead is held back, it has the other half to send.
+    let most_held = usize::from(prefetch / 2);
     let (mut tags, mut batch) = (Tags::default(), Vec::new());
-    while ended.recv_many(&mut batch, BATCH).await > 0 {
-        // Those that are about to end do so first, and are told with these.
-        yield_now().await;
-        while batch.len() < BATCH
-            && let Ok(more) = ended.try_recv()
-        {
-            batch.push(more);
+    // Kept as long as anything is held back.
+    let mut telling = None;
+    loop {
+        let hold = if tags.held.len() > most_held { SHORT_HOLD } else { HOLD };
+        let more = match tags.held_until(hold) {
+            None => Some(ended.recv_many(&mut batch, BATCH).await),
+            Some(then) => timeout_at(then, ended.recv_many(&mut batch, BATCH)).await.ok(),
+        };
+        if more.is_some_and(|more| more > 0) {
+            // Those that are about to end do so first, and are told with these.
+            yield_now().await;
+            while batch.len() < BATCH
+                && let Ok(more) = ended.try_recv()
+            {
+                batch.push(more);
+            }
         }
-        let methods = tags.end(batch.iter().map(|it| (it.tag, it.end)));
-        let told = say_all(&channel, &methods);
+        let now = Instant::now();
+        let mut methods = tags.end(batch.iter().map(|it| (it.tag, it.end)), now);
+        let is_over = more == Some(0);
+        let hold = if tags.held.len() > most_held { SHORT_HOLD } else { HOLD };
+        methods.extend(tags.let_go(|since| is_over || since + hold <= now));
         tokio::select! {
             biased;
-            () = told => {}
+            () = say_all(&channel, &methods) => {}
             () = session.ended() => return,
         }
-        batch.clear();
+        if is_over {
+            return;
+        }
+        let last = batch.drain(..).next_back().map(|it| it.telling);
+        telling = if tags.held.is_empty() { None } else { last.or(telling) };
     }
 }
 
@@ -117,24 +159,34 @@ async fn say(channel: &Channel, method: Method) {
 
 impl Tags {
     /// These have ended. Gives what to say, in this order: of those that ended otherwise first, for an acknowledgement of several
-    /// stands for all that the broker has not heard of by then.
-    fn end(&mut self, ended: impl IntoIterator<Item = (u64, End)>) -> Vec<Method> {
-        let (mut methods, mut acknowledged) = (Vec::new(), Vec::new());
+    /// stands for all that the broker has not heard of by then. What is acknowledged while an older one is open is held back.
+    fn end(&mut self, ended: impl IntoIterator<Item = (u64, End)>, now: Instant) -> Vec<Method> {
+        let mut methods = Vec::new();
         for (tag, end) in ended {
             self.close(tag);
             match end {
-                End::Acknowledged => acknowledged.push(tag),
+                End::Acknowledged => self.held.push(Held { tag, since: now }),
                 End::Rejected => methods.push(Method::Reject(tag)),
                 End::Requeued => methods.push(Method::Requeue(tag)),
             }
         }
-        acknowledged.sort_unstable();
-        let (run, others) = acknowledged.split_at(acknowledged.partition_point(|tag| *tag < self.open));
-        if let Some(tag) = run.last() {
-            methods.push(Method::Ack { tag: *tag, multiple: run.len() > 1 });
+        self.held.sort_unstable_by_key(|held| held.tag);
+        let run = self.held.partition_point(|held| held.tag < self.open);
+        if let Some(Held { tag, .. }) = self.held.drain(..run).next_back() {
+            methods.push(Method::Ack { tag, multiple: run > 1 });
         }
-        methods.extend(others.iter().map(|tag| Method::Ack { tag: *tag, multiple: false }));
         methods
+    }
+
+    /// Of those that are held back, the ones of which `goes` says so are told by themselves, by since when they are.
+    fn let_go(&mut self, goes: impl Fn(Instant) -> bool) -> Vec<Method> {
+        let gone = self.held.extract_if(.., |held| goes(held.since));
+        gone.map(|held| Method::Ack { tag: held.tag, multiple: false }).collect()
+    }
+
+    /// When the first of those that are held back is to be let go.
+    fn held_until(&self, hold: Duration) -> Option<Instant> {
+        self.held.iter().map(|held| held.since + hold).min()
     }
 
     /// This one is done with.
@@ -153,7 +205,7 @@ impl Tags {
 
 impl Default for Tags {
     fn default() -> Self {
-        Self { open: 1, runs: BTreeMap::new() }
+        Self { open: 1, runs: BTreeMap::new(), held: Vec::new() }
     }
 }
 
@@ -169,6 +221,18 @@ mod tests {
         tags.into_iter().map(|tag| (tag, End::Acknowledged))
     }
 
+    fn end(tags: &mut Tags, ended: impl IntoIterator<Item = (u64, End)>) -> Vec<Method> {
+        tags.end(ended, Instant::now())
+    }
+
+    fn let_go(tags: &mut Tags) -> Vec<Method> {
+        tags.let_go(|_| true)
+    }
+
+    fn held(tags: &Tags) -> Vec<u64> {
+        tags.held.iter().map(|held| held.tag).collect()
+    }
+
     fn one(tag: u64) -> Method {
         Method::Ack { tag, multiple: false }
     }
@@ -180,37 +244,63 @@ mod tests {
     #[test]
     fn a_run_from_the_lowest_open_one_is_one_acknowledgement() {
         let mut tags = Tags::default();
-        assert_eq!(tags.end(acknowledged([3, 1, 2])), [up_to(3)]);
-        assert_eq!(tags.end(acknowledged([4])), [one(4)]);
-        assert_eq!(tags.end(acknowledged(5..=500)), [up_to(500)]);
+        assert_eq!(end(&mut tags, acknowledged([3, 1, 2])), [up_to(3)]);
+        assert_eq!(end(&mut tags, acknowledged([4])), [one(4)]);
+        assert_eq!(end(&mut tags, acknowledged(5..=500)), [up_to(500)]);
         assert!(tags.runs.is_empty());
     }
 
     #[test]
-    fn nothing_behind_one_that_is_open_is_acknowledged_with_others() {
+    fn what_is_behind_one_that_is_open_is_held_back_and_told_with_it() {
         let mut tags = Tags::default();
-        assert_eq!(tags.end(acknowledged([2, 3, 5])), [one(2), one(3), one(5)]);
-        assert_eq!(tags.end(acknowledged([7, 6])), [one(6), one(7)]);
-        assert_eq!(tags.end(acknowledged([1])), [one(1)], "2 and 3 are told");
-        assert_eq!(tags.end(acknowledged([4, 8, 10])), [up_to(8), one(10)]);
-        assert_eq!((tags.open, tags.runs.len()), (9, 1));
+        assert_eq!(end(&mut tags, acknowledged([2, 3, 5])), []);
+        assert_eq!(end(&mut tags, acknowledged([1])), [up_to(3)]);
+        assert_eq!(held(&tags), [5]);
+        assert_eq!(end(&mut tags, acknowledged([7, 4, 6])), [up_to(7)]);
+        assert_eq!((tags.open, tags.held.len(), tags.runs.len()), (8, 0, 0));
+    }
+
+    #[test]
+    fn what_was_let_go_is_told_by_itself_and_not_again() {
+        let mut tags = Tags::default();
+        assert_eq!(end(&mut tags, acknowledged([3, 2, 5])), []);
+        assert_eq!(let_go(&mut tags), [one(2), one(3), one(5)]);
+        assert_eq!(end(&mut tags, acknowledged([6])), []);
+        assert_eq!(end(&mut tags, acknowledged([1])), [one(1)], "2 and 3 are told");
+        assert_eq!(end(&mut tags, acknowledged([4, 8, 10])), [up_to(6)], "5 is told, and 7 open");
+        assert_eq!(let_go(&mut tags), [one(8), one(10)]);
+        assert_eq!((tags.open, tags.runs.len()), (7, 2));
     }
 
     #[test]
     fn what_ended_otherwise_is_told_before_an_acknowledgement_that_goes_beyond_it() {
         let mut tags = Tags::default();
         let ended = [(1, End::Acknowledged), (4, End::Acknowledged), (2, End::Rejected), (3, End::Requeued)];
-        assert_eq!(tags.end(ended), [Method::Reject(2), Method::Requeue(3), up_to(4)]);
-        assert_eq!(tags.end([(5, End::Rejected), (6, End::Acknowledged)]), [Method::Reject(5), one(6)]);
+        assert_eq!(end(&mut tags, ended), [Method::Reject(2), Method::Requeue(3), up_to(4)]);
+        assert_eq!(end(&mut tags, [(5, End::Rejected), (6, End::Acknowledged)]), [Method::Reject(5), one(6)]);
     }
 
     #[test]
     fn what_stands_for_long_does_not_make_what_is_kept_grow() {
         let mut tags = Tags::default();
         for tag in 2..10_000 {
-            assert_eq!(tags.end(acknowledged([tag])), [one(tag)]);
+            assert_eq!(end(&mut tags, acknowledged([tag])), []);
+            assert_eq!(let_go(&mut tags), [one(tag)]);
         }
         assert_eq!(tags.runs.len(), 1);
+    }
+
+    #[test]
+    fn each_is_held_back_for_its_own_moment() {
+        let (mut tags, began) = (Tags::default(), Instant::now());
+        assert_eq!(tags.held_until(HOLD), None);
+        assert_eq!(tags.end(acknowledged([3]), began), []);
+        assert_eq!(tags.end(acknowledged([2]), began + HOLD / 2), []);
+        assert_eq!(tags.held_until(HOLD), Some(began + HOLD));
+        let due = |now: Instant| move |since| since + HOLD <= now;
+        assert_eq!(tags.let_go(due(began + HOLD)), [one(3)]);
+        assert_eq!(tags.held_until(HOLD), Some(began + HOLD + HOLD / 2));
+        assert_eq!(tags.let_go(due(began + HOLD)), []);
     }
 
     proptest! {
@@ -219,12 +309,13 @@ mod tests {
         fn the_broker_hears_of_each_end_once_and_of_no_other(
             order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
             ends in proptest::collection::vec(0..4_u8, 60),
-            batches in proptest::collection::vec(1..12_usize, 60),
+            batches in proptest::collection::vec((1..12_usize, any::<bool>()), 60),
         ) {
             let mut tags = Tags::default();
             let mut open: BTreeSet<u64> = (1..=60).collect();
             let mut order = order.into_iter().zip(ends).peekable();
-            for size in batches {
+            let (mut heard, mut expected) = (Vec::new(), Vec::new());
+            for (size, lets_go) in batches {
                 let batch: Vec<(u64, End)> = order
                     .by_ref()
                     .take(size)
@@ -234,27 +325,38 @@ mod tests {
                         _ => End::Acknowledged,
                     }))
                     .collect();
-                let (mut heard, mut expected) = (Vec::new(), batch.clone());
-                for method in tags.end(batch) {
+                expected.extend(batch.iter().copied());
+                let mut methods = end(&mut tags, batch);
+                if lets_go {
+                    methods.extend(let_go(&mut tags));
+                }
+                for method in methods {
+                    let before = heard.len();
                     match method {
                         Method::Ack { tag, multiple } => {
                             prop_assert!(open.contains(&tag), "the broker closes the channel over {tag}");
                             let from = if multiple { 0 } else { tag };
-                            let gone: Vec<u64> = open.range(from..=tag).copied().collect();
-                            heard.extend(gone.iter().map(|tag| (*tag, End::Acknowledged)));
+                            heard.extend(open.range(from..=tag).map(|tag| (*tag, End::Acknowledged)));
                         }
                         Method::Reject(tag) => heard.push((tag, End::Rejected)),
                         Method::Requeue(tag) => heard.push((tag, End::Requeued)),
                     }
-                    for (tag, _) in &heard {
+                    for (tag, _) in heard.iter().skip(before) {
                         open.remove(tag);
                     }
                 }
-                heard.sort_by_key(|it| it.0);
-                expected.sort_by_key(|it| it.0);
-                prop_assert_eq!(heard, expected);
+                prop_assert!(heard.iter().all(|it| expected.contains(it)), "told of one that is open");
+                prop_assert_eq!(heard.len() + tags.held.len(), expected.len());
+                prop_assert!(tags.runs.len() <= open.len());
             }
-            prop_assert!(tags.runs.len() <= open.len());
+            heard.extend(let_go(&mut tags).into_iter().map(|method| match method {
+                Method::Ack { tag, .. } => (tag, End::Acknowledged),
+                Method::Reject(tag) => (tag, End::Rejected),
+                Method::Requeue(tag) => (tag, End::Requeued),
+            }));
+            heard.sort_by_key(|it| it.0);
+            expected.sort_by_key(|it| it.0);
+            prop_assert_eq!(heard, expected);
         }
     }
 }
