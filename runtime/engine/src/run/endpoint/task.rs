@@ -33,11 +33,11 @@ use crate::{
 /// A source that has failed and then has not failed again for this long, though it gives nothing, is fit again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
-/// How much the endpoint does before other tasks of its thread have their turn, if it has not waited meanwhile, which it need not know;
-/// and what of that it is to make a delivery a task, and to take one through the flow.
+/// How many deliveries the endpoint begins before other tasks of its thread have their turn, if it has not waited meanwhile, which it need
+/// not know; and for how long. What is sent in one turn goes out together, so it is better long than short; but a plugin may take most
+/// of a millisecond for each message.
 const TURN: u32 = 128;
-const SPAWNS: u32 = 1;
-const CARRIES: u32 = 8;
+const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// What the task of an endpoint knows.
 pub(super) struct Task {
@@ -63,8 +63,9 @@ pub(super) struct Task {
     closed: bool,
     /// The room of a delivery that needed no task.
     spare: Option<ReusableBoxFuture<'static, ()>>,
-    /// How much was done since other tasks had their turn.
-    done: u32,
+    /// How many deliveries were begun since other tasks had their turn, and when the first of them was.
+    begun: u32,
+    turn_began: Option<std::time::Instant>,
     /// Who gets what could not be finished once this endpoint is closed.
     heir: Option<mpsc::WeakUnboundedSender<Command>>,
 }
@@ -97,7 +98,8 @@ impl Task {
             closing: None,
             closed: false,
             spare: None,
-            done: 0,
+            begun: 0,
+            turn_began: None,
             heir: None,
         }
     }
@@ -109,8 +111,9 @@ impl Task {
             if self.has_news_of_plugins() {
                 self.note_health();
             }
-            if self.done >= TURN {
-                self.done = 0;
+            if self.begun >= TURN {
+                self.begun = 0;
+                self.turn_began = None;
                 tokio::task::yield_now().await;
             }
             match self.commands.try_recv() {
@@ -349,6 +352,10 @@ impl Task {
         self.version.observer.accepted(&mut message);
         let (ticket, failure) = self.place(&message);
         let accepted = std::time::Instant::now();
+        if accepted.duration_since(*self.turn_began.get_or_insert(accepted)) >= TURN_TIME {
+            // This one is the last of the turn.
+            self.begun = TURN;
+        }
         let room = Room::take(&self.shared);
         let held = Held { message, acknowledgement, ticket, failure, accepted, room };
         self.dispatch(held, Some(accepted));
@@ -385,14 +392,14 @@ impl Task {
         let version = Arc::clone(&self.version);
         let token = version.tasks.token();
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
-            self.done += SPAWNS;
+            self.begun += 1;
             // By the time it has its turn, the clock has moved.
             tokio::spawn(carry(version, held, None, token));
             return;
         }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
-        self.done += CARRIES;
+        self.begun += 1;
         let carried = carry(version, held, now, token);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
