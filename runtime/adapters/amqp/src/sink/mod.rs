@@ -31,7 +31,7 @@ use self::{
     job::{Job, Reply},
     publisher::{Publisher, judge},
     spec::Checked,
-    window::{Place, Unheard, Waiting, Window},
+    window::{Outbound, Place, Unheard, Waiting, Window},
 };
 use crate::{
     connection::{Broker, Brokers},
@@ -173,7 +173,8 @@ impl AmqpSink {
             return Err(publisher::too_large(&self.checked));
         }
         let (exchange, body) = (self.checked.exchange.clone(), outgoing.message.body().clone());
-        match place.publish(exchange, routing_key, properties, body).await {
+        let message = Outbound { exchange, routing_key, properties, body, mandatory: false };
+        match place.publish(message).await {
             Ok(result) => match publisher::answer(result) {
                 Ok(answer) => judge(&self.checked, answer),
                 Err(trouble) => {

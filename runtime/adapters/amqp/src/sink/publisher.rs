@@ -24,7 +24,7 @@ use gristmill_core::{ErrorClass, Failure};
 use lapin::{
     Confirmation, Consumer,
     message::BasicReturnMessage,
-    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    options::{BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::FieldTable,
 };
 use tokio::{
@@ -35,7 +35,7 @@ use tokio::{
 use super::{
     job::{Job, Reply},
     spec::Checked,
-    window::{Abandoned, Line, Publish, Window},
+    window::{Abandoned, Line, Outbound, Publish, Publishing as _, Window},
 };
 use crate::{
     connection::{Broker, Session},
@@ -255,16 +255,14 @@ impl Publisher {
         }
         let mandatory = self.checked.mandatory || self.is_call;
         let alone = self.window.is_careful() || (self.checked.mandatory && !self.is_call);
-        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let exchange = self.checked.exchange.clone();
         let (routing_key, body) = (std::mem::take(&mut job.routing_key), std::mem::take(&mut job.body));
+        let message = Outbound { exchange, routing_key, properties, body, mandatory };
         open.unconfirmed += 1;
         self.window.published();
         let (number, on) = (Some(open.number), line.on);
         // Polled once below, which hands it to the library: that is its place in the order.
-        let mut publish = Publish::new(async move {
-            line.channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
-        });
+        let mut publish = Publish::new(line.publish(message));
         let first = std::future::poll_fn(|cx| Poll::Ready(publish.poll(cx))).await;
         // The sends that come now come after it.
         job.waiting = None;

@@ -30,6 +30,31 @@ pub(super) type Publish = ReusableBoxFuture<'static, lapin::Result<Confirmation>
 /// How many rooms of publishes that are done are kept for those to come. Each is a good kilobyte, which the allocator has not at hand.
 const SPARES: usize = 256;
 
+/// What messages are published on.
+pub(super) trait Publishing: Send + Sync + 'static {
+    /// Whether it can be published on, as far as is known.
+    fn is_good(&self) -> bool;
+
+    /// The number of the connection that it is on. Connections are counted from 1.
+    fn on(&self) -> u64;
+
+    /// Publishes when it is first polled, and gives what the broker says to it.
+    fn publish(
+        self: Arc<Self>,
+        message: Outbound,
+    ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + 'static;
+}
+
+/// A message as it is published.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: bytes::Bytes,
+    pub(super) mandatory: bool,
+}
+
 /// An AMQP channel that confirms, and the connection that it is on.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -42,8 +67,8 @@ pub(super) struct Line {
 }
 
 /// The window of a sink.
-pub(super) struct Window {
-    state: Mutex<State>,
+pub(super) struct Window<L = Line> {
+    state: Mutex<State<L>>,
     /// How many may be in it.
     limit: usize,
     timeout: Duration,
@@ -55,9 +80,9 @@ pub(super) struct Window {
     abandoned: mpsc::UnboundedSender<Abandoned>,
 }
 
-struct State {
+struct State<L> {
     /// On which the sends may publish by themselves.
-    line: Option<Arc<Line>>,
+    line: Option<Arc<L>>,
     /// How many messages the publisher was handed and has not published.
     waiting: usize,
     unconfirmed: usize,
@@ -78,9 +103,11 @@ pub(super) struct Abandoned {
 }
 
 /// Room for one message; what is published in it can be waited for.
-pub(super) struct Place<'w> {
-    window: &'w Window,
-    line: Arc<Line>,
+pub(super) struct Place<'w, L = Line> {
+    window: &'w Window<L>,
+    line: Arc<L>,
+    /// The number of its connection.
+    on: u64,
     deadline: Instant,
     /// Room for a publish.
     spare: Option<Publish>,
@@ -89,8 +116,7 @@ pub(super) struct Place<'w> {
 }
 
 /// A message that waits for the publisher; counted until this is dropped.
-#[derive(Debug)]
-pub(super) struct Waiting(Arc<Window>);
+pub(super) struct Waiting<L = Line>(Arc<Window<L>>);
 
 /// Why nothing was heard of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,16 +129,48 @@ pub(super) enum Unheard {
 
 // === impl Line ===
 
-impl Line {
-    /// Whether it can be published on, as far as is known.
-    pub(super) fn is_good(&self) -> bool {
+impl Publishing for Line {
+    fn is_good(&self) -> bool {
         self.session.is_alive() && self.channel.status().connected()
+    }
+
+    fn on(&self) -> u64 {
+        self.on
+    }
+
+    fn publish(
+        self: Arc<Self>,
+        message: Outbound,
+    ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + 'static {
+        async move {
+            let Outbound { exchange, routing_key, properties, body, mandatory } = message;
+            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+            self.channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+        }
     }
 }
 
 // === impl Window ===
 
-impl Window {
+impl<L: Publishing> Window<L> {
+    /// Room for a message that may be published at once; or it waits, behind all that do.
+    pub(super) fn enter(self: &Arc<Self>, is_blocked: bool) -> Result<Place<'_, L>, Waiting<L>> {
+        let mut state = self.lock();
+        let is_free =
+            !is_blocked && state.waiting == 0 && state.careful == 0 && state.unconfirmed < self.limit;
+        let Some(line) = state.line.as_ref().filter(|line| is_free && line.is_good()).map(Arc::clone) else {
+            state.waiting += 1;
+            return Err(Waiting(Arc::clone(self)));
+        };
+        state.unconfirmed += 1;
+        let deadline = Instant::now() + self.timeout;
+        self.look_by(&mut state, deadline);
+        let on = line.on();
+        Ok(Place { window: self, line, on, deadline, spare: state.spares.pop(), publish: None })
+    }
+}
+
+impl<L> Window<L> {
     /// Of a sink whose sends wait for so long. With what is abandoned in it, for the publisher.
     pub(super) fn new(limit: usize, timeout: Duration) -> (Arc<Self>, mpsc::UnboundedReceiver<Abandoned>) {
         let (abandoned, heirs) = mpsc::unbounded_channel();
@@ -129,23 +187,8 @@ impl Window {
         (Arc::new(Self { state: Mutex::new(state), limit, timeout, changed, look, abandoned }), heirs)
     }
 
-    /// Room for a message that may be published at once; or it waits, behind all that do.
-    pub(super) fn enter(self: &Arc<Self>, is_blocked: bool) -> Result<Place<'_>, Waiting> {
-        let mut state = self.lock();
-        let is_free =
-            !is_blocked && state.waiting == 0 && state.careful == 0 && state.unconfirmed < self.limit;
-        let Some(line) = state.line.as_ref().filter(|line| is_free && line.is_good()).map(Arc::clone) else {
-            state.waiting += 1;
-            return Err(Waiting(Arc::clone(self)));
-        };
-        state.unconfirmed += 1;
-        let deadline = Instant::now() + self.timeout;
-        self.look_by(&mut state, deadline);
-        Ok(Place { window: self, line, deadline, spare: state.spares.pop(), publish: None })
-    }
-
     /// From now on sends publish on this line by themselves.
-    pub(super) fn open(&self, line: Arc<Line>) {
+    pub(super) fn open(&self, line: Arc<L>) {
         self.lock().line = Some(line);
     }
 
@@ -212,7 +255,7 @@ impl Window {
         on > self.lock().ended
     }
 
-    fn look_by(&self, state: &mut State, deadline: Instant) {
+    fn look_by(&self, state: &mut State<L>, deadline: Instant) {
         if state.next_look.is_none_or(|next| deadline < next) {
             state.next_look = Some(deadline);
             self.changed.notify_one();
@@ -231,27 +274,33 @@ impl Window {
     }
 
     /// What is in it is never left half changed, so a poisoned lock is taken all the same.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl State ===
 
-impl State {
+impl<L> State<L> {
     fn one_more_by_one(&mut self) {
         // One more than there are, because the first to come may be another than those.
         self.careful = self.careful.max(1) + 1;
     }
 }
 
-impl std::fmt::Debug for Window {
+impl<L> std::fmt::Debug for Window<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Window").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
-impl Drop for Waiting {
+impl<L> std::fmt::Debug for Waiting<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Waiting").finish()
+    }
+}
+
+impl<L> Drop for Waiting<L> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.waiting = state.waiting.saturating_sub(1);
@@ -260,9 +309,9 @@ impl Drop for Waiting {
 
 // === impl Place ===
 
-impl Place<'_> {
-    /// The line to publish on.
-    pub(super) fn line(&self) -> &Line {
+impl<L: Publishing> Place<'_, L> {
+    /// What is published on.
+    pub(super) fn line(&self) -> &L {
         &self.line
     }
 
@@ -272,15 +321,15 @@ impl Place<'_> {
     /// Nothing is heard of it.
     pub(super) async fn publish(
         &mut self,
-        exchange: ShortString,
-        routing_key: ShortString,
-        properties: BasicProperties,
-        body: bytes::Bytes,
+        message: Outbound,
     ) -> Result<lapin::Result<Confirmation>, Unheard> {
-        let line = Arc::clone(&self.line);
-        self.put(async move {
-            let options = BasicPublishOptions::default();
-            line.channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+        let publish = Arc::clone(&self.line).publish(message);
+        self.publish = Some(match self.spare.take() {
+            Some(mut spare) => {
+                spare.set(publish);
+                spare
+            }
+            None => ReusableBoxFuture::new(publish),
         });
         let window = self.window;
         let mut looked = pin!(window.look.notified());
@@ -303,20 +352,10 @@ impl Place<'_> {
         .await
     }
 
-    fn put(&mut self, publish: impl Future<Output = lapin::Result<Confirmation>> + Send + 'static) {
-        self.publish = Some(match self.spare.take() {
-            Some(mut spare) => {
-                spare.set(publish);
-                spare
-            }
-            None => ReusableBoxFuture::new(publish),
-        });
-    }
-
     /// Why nothing will be heard any more; if something may, the window knows until when.
     fn unheard(&self) -> Option<Unheard> {
         let mut state = self.window.lock();
-        if self.line.on <= state.ended {
+        if self.on <= state.ended {
             return Some(Unheard::Lost);
         }
         if Instant::now() >= self.deadline {
@@ -327,15 +366,252 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl<L> Drop for Place<'_, L> {
     fn drop(&mut self) {
         match self.publish.take() {
             Some(publish) => {
-                let abandoned = Abandoned { publish, on: self.line.on };
+                let abandoned = Abandoned { publish, on: self.on };
                 // Without the publisher there is no sink any more, and no window.
                 let _gone = self.window.abandoned.send(abandoned);
             }
             None => self.window.leave(self.spare.take()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        future::poll_fn,
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+        task::{Context, Waker},
+    };
+
+    use tokio::{sync::oneshot, time::sleep_until};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// A line whose broker says to each message what the test says, in the order in which they were published.
+    struct Scripted {
+        is_good: AtomicBool,
+        on: u64,
+        published: Mutex<VecDeque<(String, oneshot::Sender<Confirmation>)>>,
+    }
+
+    impl Scripted {
+        fn on(on: u64) -> Arc<Self> {
+            Arc::new(Self { is_good: AtomicBool::new(true), on, published: Mutex::default() })
+        }
+
+        /// Confirms what was published first, and gives its body.
+        fn confirm(&self) -> String {
+            let (body, told) = self.published.lock().unwrap().pop_front().unwrap();
+            let _given_up = told.send(Confirmation::Ack(None));
+            body
+        }
+
+        fn published(&self) -> Vec<String> {
+            self.published.lock().unwrap().iter().map(|(body, _)| body.clone()).collect()
+        }
+    }
+
+    impl Publishing for Scripted {
+        fn is_good(&self) -> bool {
+            self.is_good.load(Relaxed)
+        }
+
+        fn on(&self) -> u64 {
+            self.on
+        }
+
+        fn publish(
+            self: Arc<Self>,
+            message: Outbound,
+        ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + 'static {
+            async move {
+                let (told, said) = oneshot::channel();
+                let body = String::from_utf8(message.body.to_vec()).unwrap();
+                self.published.lock().unwrap().push_back((body, told));
+                match said.await {
+                    Ok(confirmation) => Ok(confirmation),
+                    // A library that never says what became of it.
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        }
+    }
+
+    fn outbound(body: &str) -> Outbound {
+        Outbound {
+            exchange: ShortString::default(),
+            routing_key: "queue".into(),
+            properties: BasicProperties::default(),
+            body: body.to_owned().into(),
+            mandatory: false,
+        }
+    }
+
+    fn window(limit: usize) -> (Arc<Window<Scripted>>, mpsc::UnboundedReceiver<Abandoned>, Arc<Scripted>) {
+        let (window, abandoned) = Window::new(limit, TIMEOUT);
+        let line = Scripted::on(1);
+        window.open(Arc::clone(&line));
+        (window, abandoned, line)
+    }
+
+    /// A send that has published, and is polled no further.
+    fn begun<'a>(
+        place: &'a mut Place<'_, Scripted>,
+        body: &str,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<lapin::Result<Confirmation>, Unheard>> + 'a>> {
+        let mut publish: std::pin::Pin<Box<dyn Future<Output = _>>> = Box::pin(place.publish(outbound(body)));
+        assert!(publish.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        publish
+    }
+
+    /// Does what the publisher does for the sends, until it is dropped.
+    async fn keep_time(window: &Window<Scripted>) {
+        loop {
+            match window.next_look() {
+                Some(then) => {
+                    tokio::select! {
+                        () = sleep_until(then) => window.look(),
+                        () = window.changed() => {}
+                    }
+                }
+                None => window.changed().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_send_with_a_line_and_room_publishes_by_itself_and_hears_the_answer() {
+        let (window, _abandoned, line) = window(2);
+        let mut place = window.enter(false).unwrap();
+        let publish = begun(&mut place, "first");
+        assert_eq!(line.confirm(), "first");
+        assert_eq!(publish.await.unwrap().unwrap(), Confirmation::Ack(None));
+        drop(place);
+        assert_eq!(window.lock().unconfirmed, 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_what_waits_for_the_publisher() {
+        let (window, _abandoned) = Window::new(2, TIMEOUT);
+        let first = window.enter(false).err().unwrap();
+        window.open(Scripted::on(1));
+        let second = window.enter(false).err().unwrap();
+        drop(first);
+        let third = window.enter(false).err().unwrap();
+        drop((second, third));
+        assert!(window.enter(false).is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_room_or_a_broker_that_takes_it_a_send_waits() {
+        let (window, _abandoned, line) = window(1);
+        drop(window.enter(true).err().unwrap());
+        let place = window.enter(false).unwrap();
+        let waiting = window.enter(false).err().unwrap();
+        assert!(!window.has_room(1));
+        drop(place);
+        // Told to the publisher, because one waits.
+        window.changed().await;
+        assert!(window.has_room(1));
+        drop(waiting);
+        line.is_good.store(false, Relaxed);
+        assert!(window.enter(false).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_keeps_its_room_until_the_publisher_has_heard_of_it() {
+        let (window, mut abandoned, line) = window(1);
+        let mut place = window.enter(false).unwrap();
+        drop(begun(&mut place, "given up"));
+        drop(place);
+        assert!(!window.has_room(1));
+        let mut given_up = abandoned.recv().await.unwrap();
+        assert_eq!(given_up.on, 1);
+        assert_eq!(line.confirm(), "given up");
+        poll_fn(|context| given_up.publish.poll(context)).await.unwrap();
+        window.confirmed(false);
+        assert!(window.has_room(1));
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_not_used_is_free_again() {
+        let (window, mut abandoned, line) = window(1);
+        drop(window.enter(false).unwrap());
+        assert!(window.has_room(1) && abandoned.try_recv().is_err());
+        // With what was allocated for the one before.
+        for body in ["one", "two"] {
+            let mut place = window.enter(false).unwrap();
+            let publish = begun(&mut place, body);
+            assert_eq!(line.confirm(), body);
+            publish.await.unwrap().unwrap();
+        }
+        drop(window.enter(false).unwrap());
+        assert!(abandoned.try_recv().is_err());
+        assert_eq!(window.lock().spares.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_send_is_late_when_its_own_time_is_over() {
+        let (window, _abandoned, line) = window(10);
+        let began = Instant::now();
+        let late = async |after: Duration| {
+            sleep_until(began + after).await;
+            let mut place = window.enter(false).unwrap();
+            let unheard = place.publish(outbound("late")).await.unwrap_err();
+            (unheard, began.elapsed())
+        };
+        let second = Duration::from_secs(1);
+        tokio::select! {
+            () = keep_time(&window) => {}
+            (one, other) = async { tokio::join!(late(Duration::ZERO), late(second)) } => {
+                assert_eq!(one.0, Unheard::Late);
+                assert_eq!(other.0, Unheard::Late);
+                // The clock of tokio has milliseconds.
+                assert_eq!((one.1.as_secs(), other.1.as_secs()), (30, 31));
+            }
+        }
+        assert_eq!(line.published().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_that_of_what_was_published_on_it_and_of_no_more() {
+        let (window, mut abandoned, line) = window(10);
+        let mut old = window.enter(false).unwrap();
+        let lost = begun(&mut old, "lost");
+        let next = Scripted::on(2);
+        window.open(Arc::clone(&next));
+        let mut new = window.enter(false).unwrap();
+        let kept = begun(&mut new, "kept");
+        window.ended(1);
+        assert_eq!(lost.await.unwrap_err(), Unheard::Lost);
+        drop(old);
+        assert!(!window.is_heard_of(abandoned.recv().await.unwrap().on));
+        assert_eq!((line.published().len(), next.confirm()), (1, "kept".to_owned()));
+        kept.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_together_goes_one_by_one_and_then_by_itself_again() {
+        let (window, _abandoned, _line) = window(10);
+        window.published();
+        window.confirmed(true);
+        window.go_one_by_one();
+        assert_eq!(window.lock().careful, 3);
+        for left in [2, 1, 0] {
+            drop(window.enter(false).err().unwrap());
+            assert!(window.has_room(10));
+            window.published();
+            assert!(!window.has_room(10), "two at once");
+            window.confirmed(false);
+            assert_eq!(window.lock().careful, left);
+        }
+        assert!(window.enter(false).is_ok());
     }
 }
