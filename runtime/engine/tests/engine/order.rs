@@ -501,11 +501,9 @@ async fn what_follows_a_delivery_that_is_given_back_at_a_stop_does_not_come_out_
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_flow_that_never_waits_leaves_others_their_turn() {
-    const MESSAGES: usize = 640;
-    let mill = ordered("limits: { in_flight: 1000 }\nsteps: [{ set: { headers: { a: b } } }]\n").await;
-    let offered = offer_all(&mill, (0..MESSAGES).map(|n| n.to_string()));
+/// How often another task has its turn while so many messages pass.
+async fn turns_of_another(mill: &Mill, messages: usize) -> usize {
+    let offered = offer_all(mill, (0..messages).map(|n| n.to_string()));
     let turns = Arc::new(Mutex::new(0));
     let counter = Arc::clone(&turns);
     let other = tokio::spawn(async move {
@@ -514,13 +512,37 @@ async fn a_flow_that_never_waits_leaves_others_their_turn() {
             tokio::task::yield_now().await;
         }
     });
-    while mill.seen.settled() < MESSAGES {
+    while mill.seen.settled() < messages {
         tokio::task::yield_now().await;
     }
     other.abort();
-    let turns = *turns.lock().unwrap();
-    assert!(turns >= MESSAGES / 16, "{turns} turns");
     all_delivered(offered).await;
+    *turns.lock().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_never_waits_leaves_others_their_turn() {
+    let mill = ordered("limits: { in_flight: 1000 }\nsteps: [{ set: { headers: { a: b } } }]\n").await;
+    let turns = turns_of_another(&mill, 640).await;
+    assert!(turns >= 640 / 128, "{turns} turns");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_takes_long_leaves_others_their_turn_after_few_messages() {
+    let mill = Mill::new();
+    mill.source().keep_order();
+    let slow = ScriptedPlugin::transformer(|_| {
+        // Time of the processor, which the clock of a test does not make.
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_micros(400) {
+            std::hint::spin_loop();
+        }
+        Ok(Transformed::Change(Change::default()))
+    });
+    mill.plugins.save("slow", slow);
+    mill.run("steps: [{ transform: { plugin: slow } }]\n").await;
+    let turns = turns_of_another(&mill, 40).await;
+    assert!(turns >= 40 / 5, "{turns} turns");
 }
 
 #[tokio::test(start_paused = true)]
