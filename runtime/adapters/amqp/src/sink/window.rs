@@ -143,9 +143,13 @@ impl Publishing for Line {
         message: Outbound,
     ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + 'static {
         async move {
-            let Outbound { exchange, routing_key, properties, body, mandatory } = message;
-            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-            self.channel.basic_publish(exchange, routing_key, options, &body, properties).await?.await
+            // Its parts are used where they are: taken out of it they would have room here once more.
+            let options =
+                BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
+            let (exchange, routing_key) = (message.exchange, message.routing_key);
+            let publish =
+                self.channel.basic_publish(exchange, routing_key, options, &message.body, message.properties);
+            publish.await?.await
         }
     }
 }
