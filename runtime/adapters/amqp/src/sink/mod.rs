@@ -97,7 +97,13 @@ impl SinkSpec for AmqpSinkSpec {
             queue,
             (Arc::clone(&window), abandoned),
         );
-        tokio::spawn(publisher.run());
+        let clock = Arc::clone(&window);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = publisher.run() => {}
+                () = clock.keep_time() => {}
+            }
+        });
         let window = (!checked.mandatory && !self.is_call).then_some(window);
         let body_bytes = context.body_bytes;
         Ok(Arc::new(AmqpSink { checked: Arc::clone(checked), broker, jobs, window, body_bytes }))

@@ -29,7 +29,7 @@ use lapin::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -129,9 +129,7 @@ enum Wake {
     /// Nothing more will be heard of what was published on the connection of this number.
     Ended(u64),
     Abandoned(Abandoned),
-    /// The sends have to look at the time.
-    Look,
-    /// There may be room, or something else to wait for.
+    /// There may be room.
     Changed,
 }
 
@@ -175,7 +173,6 @@ impl Publisher {
                 Wake::Reply(Some(Err(_)) | None) => self.replies_ended(),
                 Wake::Ended(session) => self.session_ended(session),
                 Wake::Abandoned(abandoned) => self.takes_over(abandoned),
-                Wake::Look => self.window.look(),
                 Wake::Changed => {}
             }
         }
@@ -196,7 +193,6 @@ impl Publisher {
         let is_blocked = self.broker.publishing.is_blocked();
         // What is not handed over yet can still be given up without a trace.
         let may_publish = self.has_room() && !is_blocked;
-        let next_look = self.window.next_look();
         let replies = self.lines.first_mut().and_then(|line| line.replies.as_mut());
         let reply = async {
             match replies {
@@ -213,7 +209,6 @@ impl Publisher {
             job = self.jobs.recv(), if may_publish => Wake::Job(job),
             () = self.window.changed() => Wake::Changed,
             () = self.broker.publishing.unblocked(), if is_blocked => Wake::Changed,
-            () = until(next_look), if next_look.is_some() => Wake::Look,
         }
     }
 
@@ -485,14 +480,6 @@ impl OpenLine {
         let properties_max = session.frame_max().saturating_sub(64);
         let line = Arc::new(Line { session, channel, on, properties_max });
         Ok(Self { line, replies, unconfirmed: 0, number })
-    }
-}
-
-/// Waits until then; for ever if there is no then.
-async fn until(then: Option<Instant>) {
-    match then {
-        Some(then) => sleep_until(then).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use tokio::{
     sync::{Notify, futures::Notified, mpsc},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -72,8 +72,10 @@ pub(super) struct Window<L = Line> {
     /// How many may be in it.
     limit: usize,
     timeout: Duration,
-    /// Tells the publisher to have a look at it.
+    /// Tells the publisher that there may be room.
     changed: Notify,
+    /// Tells whoever keeps the time that there is one to keep.
+    timed: Notify,
     /// Tells the sends to have a look at the time, and at their connections.
     look: Notify,
     /// Without a limit by its type: what is in it keeps its room in the window.
@@ -187,8 +189,8 @@ impl<L> Window<L> {
             next_look: None,
             spares: Vec::new(),
         };
-        let (changed, look) = (Notify::new(), Notify::new());
-        (Arc::new(Self { state: Mutex::new(state), limit, timeout, changed, look, abandoned }), heirs)
+        let (changed, timed, look) = (Notify::new(), Notify::new(), Notify::new());
+        (Arc::new(Self { state: Mutex::new(state), limit, timeout, changed, timed, look, abandoned }), heirs)
     }
 
     /// From now on sends publish on this line by themselves.
@@ -230,20 +232,30 @@ impl<L> Window<L> {
         state.unconfirmed < if state.careful > 0 { 1 } else { limit }
     }
 
-    /// Waits until the publisher should have a look at it.
+    /// Waits until there may be room for one that waits.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// When the publisher has to call [`Self::look`].
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.lock().next_look
-    }
-
-    /// The sends look at the time.
-    pub(super) fn look(&self) {
-        self.lock().next_look = None;
-        self.look.notify_waiters();
+    /// Tells the sends when their time is over, for as long as it is polled: one clock for all of them, which stands still while what is
+    /// published is confirmed in time.
+    pub(super) async fn keep_time(&self) {
+        loop {
+            let next = self.lock().next_look;
+            match next {
+                Some(then) => {
+                    tokio::select! {
+                        () = sleep_until(then) => {
+                            self.lock().next_look = None;
+                            self.look.notify_waiters();
+                        }
+                        // They looked, and say in any order until when they have time.
+                        () = self.timed.notified() => {}
+                    }
+                }
+                None => self.timed.notified().await,
+            }
+        }
     }
 
     /// Nothing more will be heard of what was published on the connections up to this number.
@@ -262,7 +274,7 @@ impl<L> Window<L> {
     fn look_by(&self, state: &mut State<L>, deadline: Instant) {
         if state.next_look.is_none_or(|next| deadline < next) {
             state.next_look = Some(deadline);
-            self.changed.notify_one();
+            self.timed.notify_one();
         }
     }
 
@@ -392,7 +404,7 @@ mod tests {
         task::{Context, Waker},
     };
 
-    use tokio::{sync::oneshot, time::sleep_until};
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -473,21 +485,6 @@ mod tests {
         let mut publish: std::pin::Pin<Box<dyn Future<Output = _>>> = Box::pin(place.publish(outbound(body)));
         assert!(publish.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         publish
-    }
-
-    /// Does what the publisher does for the sends, until it is dropped.
-    async fn keep_time(window: &Window<Scripted>) {
-        loop {
-            match window.next_look() {
-                Some(then) => {
-                    tokio::select! {
-                        () = sleep_until(then) => window.look(),
-                        () = window.changed() => {}
-                    }
-                }
-                None => window.changed().await,
-            }
-        }
     }
 
     #[tokio::test]
@@ -573,15 +570,15 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         tokio::select! {
-            () = keep_time(&window) => {}
-            (one, other) = async { tokio::join!(late(Duration::ZERO), late(second)) } => {
-                assert_eq!(one.0, Unheard::Late);
-                assert_eq!(other.0, Unheard::Late);
+            () = window.keep_time() => {}
+            // The last to come is the first to look.
+            (c, a, b) = async { tokio::join!(late(2 * second), late(Duration::ZERO), late(second)) } => {
                 // The clock of tokio has milliseconds.
-                assert_eq!((one.1.as_secs(), other.1.as_secs()), (30, 31));
+                let ended = [a, b, c].map(|(unheard, after)| (unheard, after.as_secs()));
+                assert_eq!(ended, [(Unheard::Late, 30), (Unheard::Late, 31), (Unheard::Late, 32)]);
             }
         }
-        assert_eq!(line.published().len(), 2);
+        assert_eq!(line.published().len(), 3);
     }
 
     #[tokio::test]
