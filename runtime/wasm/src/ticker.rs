@@ -17,8 +17,8 @@ use wasmtime::Engine;
 /// get their turn.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// How far apart they are otherwise, unless a deadline is shorter: how long it takes at most until a guest that runs long is
-/// noticed.
+/// How far apart they are otherwise, unless a deadline is shorter. A guest that runs long is met by the first tick after its first
+/// [`TICK`], and the thread sees so after the tick behind that one: ticks come often from about twice this time on.
 const SELDOM: Duration = Duration::from_millis(4);
 
 /// For how many ticks after one that met a guest that runs long they come often.

@@ -11,10 +11,10 @@
 //!   that is not would end as a timeout: none can pass for answered.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -35,7 +35,7 @@ use tokio::{
 use super::{
     job::{Job, Reply},
     spec::Checked,
-    window::{Abandoned, Line, Outbound, Publish, Publishing as _, Window},
+    window::{Abandoned, Line, Outbound, Publish, Publishing as _, Reserved, Window},
 };
 use crate::{
     connection::{Broker, Session},
@@ -58,6 +58,9 @@ const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// The most bytes of properties. They have to fit in one frame, of which RabbitMQ's are 128 KiB unless it is told otherwise.
 pub(crate) const MAX_PROPERTIES_BYTES: usize = 128 * 1024 - 1024;
 
+/// From which length on the queue is first tidied.
+const TIDY_AT: usize = 64;
+
 /// The most calls under way. Further ones wait.
 const MAX_CALLS: usize = 4_096;
 
@@ -67,6 +70,10 @@ pub(crate) struct Publisher {
     broker: Arc<Broker>,
     is_call: bool,
     jobs: mpsc::UnboundedReceiver<Box<Job>>,
+    /// Those that wait for room, or for a broker that takes them.
+    queue: VecDeque<Box<Job>>,
+    /// From which length on those that have given up are taken out of the queue: it would keep their bodies.
+    tidy_at: usize,
     lines: Vec<OpenLine>,
     window: Arc<Window>,
     /// What sends have published and given up.
@@ -148,6 +155,8 @@ impl Publisher {
             broker,
             is_call,
             jobs,
+            queue: VecDeque::new(),
+            tidy_at: TIDY_AT,
             lines: Vec::new(),
             window,
             abandoned,
@@ -164,9 +173,11 @@ impl Publisher {
     /// Until the sink is gone and all that it sent has ended.
     pub(crate) async fn run(mut self) {
         loop {
+            while let Some((job, room)) = self.next_job() {
+                self.publish(job, room).await;
+            }
             match self.wake().await {
-                Wake::Job(Some(job)) if job.done.is_closed() => {}
-                Wake::Job(Some(job)) => self.publish(job).await,
+                Wake::Job(Some(job)) => self.enqueue(job),
                 Wake::Job(None) => break,
                 Wake::Confirmed(published, result) => self.confirmed(published, result),
                 Wake::Reply(Some(Ok(delivery))) => self.replied(*delivery),
@@ -191,8 +202,6 @@ impl Publisher {
 
     async fn wake(&mut self) -> Wake {
         let is_blocked = self.broker.publishing.is_blocked();
-        // What is not handed over yet can still be given up without a trace.
-        let may_publish = self.has_room() && !is_blocked;
         let replies = self.lines.first_mut().and_then(|line| line.replies.as_mut());
         let reply = async {
             match replies {
@@ -206,38 +215,68 @@ impl Publisher {
             reply = reply => Wake::Reply(reply),
             Some(session) = self.ends.next(), if !self.ends.is_empty() => Wake::Ended(session),
             Some(abandoned) = self.abandoned.recv() => Wake::Abandoned(abandoned),
-            job = self.jobs.recv(), if may_publish => Wake::Job(job),
+            job = self.jobs.recv() => Wake::Job(job),
             () = self.window.changed() => Wake::Changed,
             () = self.broker.publishing.unblocked(), if is_blocked => Wake::Changed,
         }
     }
 
-    /// Whether one more message may be published now.
-    fn has_room(&mut self) -> bool {
-        if self.is_call && !self.window.is_careful() {
-            self.calls.retain(|_, job| !job.done.is_closed());
-            return self.calls.len() < MAX_CALLS;
+    /// Puts a message behind those that wait. What is not handed to the library can still be given up without a trace.
+    fn enqueue(&mut self, job: Box<Job>) {
+        self.queue.push_back(job);
+        if self.queue.len() >= self.tidy_at {
+            self.queue.retain(|job| !job.done.is_closed());
+            self.tidy_at = TIDY_AT.max(2 * self.queue.len());
         }
-        let Checked { mandatory, mandatory_channels, max_unconfirmed, .. } = *self.checked;
-        self.window.has_room(if mandatory { mandatory_channels } else { max_unconfirmed })
     }
 
-    async fn publish(&mut self, mut job: Box<Job>) {
+    /// The next message that may be published now, and room for it.
+    fn next_job(&mut self) -> Option<(Box<Job>, Reserved)> {
+        while self.queue.pop_front_if(|job| job.done.is_closed()).is_some() {}
+        if self.queue.is_empty() || self.broker.publishing.is_blocked() {
+            return None;
+        }
+        let Checked { mandatory, mandatory_channels, max_unconfirmed, .. } = *self.checked;
+        let limit = if self.is_call {
+            self.calls.retain(|_, job| !job.done.is_closed());
+            if self.calls.len() >= MAX_CALLS {
+                return None;
+            }
+            usize::MAX
+        } else if mandatory {
+            mandatory_channels
+        } else {
+            max_unconfirmed
+        };
+        let room = self.window.reserve(limit)?;
+        let Some(job) = self.queue.pop_front() else {
+            self.window.give_back();
+            return None;
+        };
+        Some((job, room))
+    }
+
+    async fn publish(&mut self, mut job: Box<Job>, room: Reserved) {
         let line = match self.line().await {
             Ok(line) => line,
             Err(trouble) => {
+                self.window.give_back();
                 let failure = failure(&self.checked, &trouble);
                 job.end(Err(failure.clone()));
                 // Those behind it have waited as long, and would meet the same.
                 while let Ok(job) = self.jobs.try_recv() {
+                    self.queue.push_back(job);
+                }
+                for job in self.queue.drain(..) {
                     job.end(Err(failure.clone()));
                 }
                 return;
             }
         };
-        let Some(open) = self.lines.get_mut(line) else { return };
+        let Some(open) = self.lines.get_mut(line) else { return self.window.give_back() };
         let line = Arc::clone(&open.line);
         if job.properties_bytes > line.properties_max {
+            self.window.give_back();
             return job.end(Err(too_large(&self.checked)));
         }
         let mut properties = std::mem::take(&mut job.properties);
@@ -249,12 +288,11 @@ impl Publisher {
             correlation_id = Some(id);
         }
         let mandatory = self.checked.mandatory || self.is_call;
-        let alone = self.window.is_careful() || (self.checked.mandatory && !self.is_call);
+        let alone = room.alone || (self.checked.mandatory && !self.is_call);
         let exchange = self.checked.exchange.clone();
         let (routing_key, body) = (std::mem::take(&mut job.routing_key), std::mem::take(&mut job.body));
         let message = Outbound { exchange, routing_key, properties, body, mandatory };
         open.unconfirmed += 1;
-        self.window.published();
         let (number, on) = (Some(open.number), line.on);
         // Polled once below, which hands it to the library: that is its place in the order.
         let mut publish = Publish::new(line.publish(message));
@@ -478,7 +516,7 @@ impl OpenLine {
             None
         };
         let properties_max = session.frame_max().saturating_sub(64);
-        let line = Arc::new(Line { session, channel, on, properties_max });
+        let line = Arc::new(Line { session, channel, on, properties_max, turn: Mutex::default() });
         Ok(Self { line, replies, unconfirmed: 0, number })
     }
 }

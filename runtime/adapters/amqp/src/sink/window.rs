@@ -64,6 +64,8 @@ pub(super) struct Line {
     pub(super) on: u64,
     /// The most that the properties of a message may take, in bytes.
     pub(super) properties_max: usize,
+    /// Held while the library is given a message: see [`Publishing::publish`].
+    pub(super) turn: Mutex<()>,
 }
 
 /// The window of a sink.
@@ -120,6 +122,13 @@ pub(super) struct Place<'w, L = Line> {
 /// A message that waits for the publisher; counted until this is dropped.
 pub(super) struct Waiting<L = Line>(Arc<Window<L>>);
 
+/// Room in the window for a message of the publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserved {
+    /// Messages are published one by one, and this is the one.
+    pub(super) alone: bool,
+}
+
 /// Why nothing was heard of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unheard {
@@ -151,7 +160,18 @@ impl Publishing for Line {
             let (exchange, routing_key) = (message.exchange, message.routing_key);
             let publish =
                 self.channel.basic_publish(exchange, routing_key, options, &message.body, message.properties);
-            publish.await?.await
+            let mut publish = pin!(publish);
+            // The library gives a message its number under one lock and puts it in its queue under another. Two threads between the
+            // two would swap their confirmations: the broker counts messages as they come.
+            let given = poll_fn(|context| {
+                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                Poll::Ready(publish.as_mut().poll(context))
+            });
+            let confirm = match given.await {
+                Poll::Ready(confirm) => confirm?,
+                Poll::Pending => publish.await?,
+            };
+            confirm.await
         }
     }
 }
@@ -166,6 +186,8 @@ impl<L: Publishing> Window<L> {
             !is_blocked && state.waiting == 0 && state.careful == 0 && state.unconfirmed < self.limit;
         let Some(line) = state.line.as_ref().filter(|line| is_free && line.is_good()).map(Arc::clone) else {
             state.waiting += 1;
+            // It may sleep because there was no room, of which no one has told it since.
+            self.changed.notify_one();
             return Err(Waiting(Arc::clone(self)));
         };
         state.unconfirmed += 1;
@@ -198,9 +220,20 @@ impl<L> Window<L> {
         self.lock().line = Some(line);
     }
 
-    /// The publisher publishes a message.
-    pub(super) fn published(&self) {
-        self.lock().unconfirmed += 1;
+    /// Room for a message of the publisher, when `limit` may be unconfirmed at once.
+    pub(super) fn reserve(&self, limit: usize) -> Option<Reserved> {
+        let mut state = self.lock();
+        let alone = state.careful > 0;
+        if state.unconfirmed >= if alone { 1 } else { limit } {
+            return None;
+        }
+        state.unconfirmed += 1;
+        Some(Reserved { alone })
+    }
+
+    /// The room was not needed.
+    pub(super) fn give_back(&self) {
+        self.leave(None);
     }
 
     /// A message of the publisher, or one that was abandoned to it, has ended: one less goes one by one, unless it was lost with
@@ -219,17 +252,6 @@ impl<L> Window<L> {
     /// and as many are now published one by one.
     pub(super) fn go_one_by_one(&self) {
         self.lock().one_more_by_one();
-    }
-
-    /// Whether messages are published one by one.
-    pub(super) fn is_careful(&self) -> bool {
-        self.lock().careful > 0
-    }
-
-    /// Whether the publisher may publish one more, when `limit` may be unconfirmed at once.
-    pub(super) fn has_room(&self, limit: usize) -> bool {
-        let state = self.lock();
-        state.unconfirmed < if state.careful > 0 { 1 } else { limit }
     }
 
     /// Waits until there may be room for one that waits.
@@ -516,11 +538,13 @@ mod tests {
         drop(window.enter(true).err().unwrap());
         let place = window.enter(false).unwrap();
         let waiting = window.enter(false).err().unwrap();
-        assert!(!window.has_room(1));
-        drop(place);
-        // Told to the publisher, because one waits.
+        assert_eq!(window.reserve(1), None);
+        // Told to the publisher, which may have gone to sleep when there was no room, and none waited.
         window.changed().await;
-        assert!(window.has_room(1));
+        drop(place);
+        window.changed().await;
+        assert_eq!(window.reserve(1), Some(Reserved { alone: false }));
+        window.give_back();
         drop(waiting);
         line.is_good.store(false, Relaxed);
         assert!(window.enter(false).is_err());
@@ -532,20 +556,21 @@ mod tests {
         let mut place = window.enter(false).unwrap();
         drop(begun(&mut place, "given up"));
         drop(place);
-        assert!(!window.has_room(1));
+        assert_eq!(window.reserve(1), None);
         let mut given_up = abandoned.recv().await.unwrap();
         assert_eq!(given_up.on, 1);
         assert_eq!(line.confirm(), "given up");
         poll_fn(|context| given_up.publish.poll(context)).await.unwrap();
         window.confirmed(false);
-        assert!(window.has_room(1));
+        assert!(window.reserve(1).is_some());
     }
 
     #[tokio::test]
     async fn a_place_that_was_not_used_is_free_again() {
         let (window, mut abandoned, line) = window(1);
         drop(window.enter(false).unwrap());
-        assert!(window.has_room(1) && abandoned.try_recv().is_err());
+        assert!(window.reserve(1).is_some() && abandoned.try_recv().is_err());
+        window.give_back();
         // With what was allocated for the one before.
         for body in ["one", "two"] {
             let mut place = window.enter(false).unwrap();
@@ -601,15 +626,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_lost_together_goes_one_by_one_and_then_by_itself_again() {
         let (window, _abandoned, _line) = window(10);
-        window.published();
+        window.reserve(10).unwrap();
         window.confirmed(true);
         window.go_one_by_one();
         assert_eq!(window.lock().careful, 3);
         for left in [2, 1, 0] {
             drop(window.enter(false).err().unwrap());
-            assert!(window.has_room(10));
-            window.published();
-            assert!(!window.has_room(10), "two at once");
+            assert_eq!(window.reserve(10), Some(Reserved { alone: true }));
+            assert_eq!(window.reserve(10), None, "two at once");
             window.confirmed(false);
             assert_eq!(window.lock().careful, left);
         }

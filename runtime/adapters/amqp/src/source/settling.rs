@@ -5,8 +5,9 @@
 //! has heard of those that ended otherwise: see [`Tags`].
 //!
 //! Messages that are under way together end in any order, nearly at once. So one that is done with while an older one is not is held
-//! back for a moment, until that one is, too. It is told by itself when the moment is over, which is shorter when so many are held
-//! back that the broker might have no other to send.
+//! back for a moment, until that one is, too. It is told by itself when the moment is over, which is shorter when many are held back.
+//! Once one was held back in vain the older one is stuck, and nothing more waits for it: each that waits has room in what the broker
+//! sends ahead.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -77,6 +78,8 @@ struct Tags {
     runs: BTreeMap<u64, u64>,
     /// Those of them that are acknowledged, and the broker has not heard of. In order.
     held: Vec<Held>,
+    /// Something was held back in vain since the lowest that is open became that.
+    in_vain: bool,
 }
 
 /// An acknowledgement that is held back.
@@ -96,14 +99,12 @@ pub(super) async fn tell(
     prefetch: u16,
     mut ended: mpsc::UnboundedReceiver<Ended>,
 ) {
-    // While half of what the broker sends ahead is held back, it has the other half to send.
     let most_held = usize::from(prefetch / 2);
     let (mut tags, mut batch) = (Tags::default(), Vec::new());
     // Kept as long as anything is held back.
     let mut telling = None;
     loop {
-        let hold = if tags.held.len() > most_held { SHORT_HOLD } else { HOLD };
-        let more = match tags.held_until(hold) {
+        let more = match tags.held_until(tags.hold(most_held)) {
             None => Some(ended.recv_many(&mut batch, BATCH).await),
             Some(then) => timeout_at(then, ended.recv_many(&mut batch, BATCH)).await.ok(),
         };
@@ -119,7 +120,7 @@ pub(super) async fn tell(
         let now = Instant::now();
         let mut methods = tags.end(batch.iter().map(|it| (it.tag, it.end)), now);
         let is_over = more == Some(0);
-        let hold = if tags.held.len() > most_held { SHORT_HOLD } else { HOLD };
+        let hold = tags.hold(most_held);
         methods.extend(tags.let_go(|since| is_over || since + hold <= now));
         tokio::select! {
             biased;
@@ -181,7 +182,18 @@ impl Tags {
     /// Of those that are held back, the ones of which `goes` says so are told by themselves, by since when they are.
     fn let_go(&mut self, goes: impl Fn(Instant) -> bool) -> Vec<Method> {
         let gone = self.held.extract_if(.., |held| goes(held.since));
-        gone.map(|held| Method::Ack { tag: held.tag, multiple: false }).collect()
+        let told: Vec<_> = gone.map(|held| Method::Ack { tag: held.tag, multiple: false }).collect();
+        self.in_vain |= !told.is_empty();
+        told
+    }
+
+    /// How long what is behind an open one is held back for now, when so many are many.
+    fn hold(&self, many: usize) -> Duration {
+        match () {
+            () if self.in_vain => Duration::ZERO,
+            () if self.held.len() > many => SHORT_HOLD,
+            () => HOLD,
+        }
     }
 
     /// When the first of those that are held back is to be let go.
@@ -193,6 +205,7 @@ impl Tags {
     fn close(&mut self, tag: u64) {
         let after = self.runs.remove(&(tag + 1)).unwrap_or(tag + 1);
         if tag == self.open {
+            self.in_vain = false;
             self.open = after;
             return;
         }
@@ -205,7 +218,7 @@ impl Tags {
 
 impl Default for Tags {
     fn default() -> Self {
-        Self { open: 1, runs: BTreeMap::new(), held: Vec::new() }
+        Self { open: 1, runs: BTreeMap::new(), held: Vec::new(), in_vain: false }
     }
 }
 
@@ -301,6 +314,18 @@ mod tests {
         assert_eq!(tags.let_go(due(began + HOLD)), [one(3)]);
         assert_eq!(tags.held_until(HOLD), Some(began + HOLD + HOLD / 2));
         assert_eq!(tags.let_go(due(began + HOLD)), []);
+    }
+
+    #[test]
+    fn nothing_more_waits_for_one_that_was_waited_for_in_vain() {
+        let mut tags = Tags::default();
+        assert_eq!(end(&mut tags, acknowledged([2, 3])), []);
+        assert_eq!((tags.hold(2), tags.hold(1)), (HOLD, SHORT_HOLD));
+        assert_eq!(let_go(&mut tags).len(), 2);
+        assert_eq!(end(&mut tags, acknowledged([5])), []);
+        assert_eq!(tags.hold(2), Duration::ZERO);
+        assert_eq!(end(&mut tags, acknowledged([1])), [one(1)]);
+        assert_eq!(tags.hold(2), HOLD, "4 has not been waited for");
     }
 
     proptest! {

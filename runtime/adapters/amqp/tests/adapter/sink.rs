@@ -8,8 +8,12 @@ use gristmill_core::{
     ErrorClass,
     adapter::{Adapter as _, SinkUse},
 };
-use lapin::types::AMQPValue;
+use lapin::{
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable},
+};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::support::{Bench, Outside, message, unique};
 
@@ -45,6 +49,43 @@ async fn a_message_that_no_queue_takes_is_never_taken_for_confirmed() {
         }
     }
     assert_eq!(outside.ready(&queue).await, 266);
+}
+
+/// The client library numbers a message and queues it under two locks; the broker counts them as they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sends_on_several_threads_hear_of_their_own_messages() {
+    let (bench, outside) = (Bench::new(url()), Outside::new(url()).await);
+    let (open, full) = (unique("open"), unique("full"));
+    outside.declare(&open).await;
+    let mut refuses = FieldTable::default();
+    refuses.insert("x-max-length".into(), AMQPValue::LongInt(0));
+    refuses.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    outside
+        .channel
+        .queue_declare(full.as_str().into(), QueueDeclareOptions::default(), refuses)
+        .await
+        .unwrap();
+    let config = |key: &str| json!({"connection": "rabbit", "routing_key": key});
+    let there = Arc::new(bench.open(&config(&open), SinkUse::Send).await);
+    let mut refused = bench.open(&config(&full), SinkUse::Send).await;
+    refused.sink = Arc::clone(&there.sink);
+    let refused = Arc::new(refused);
+    let mut tasks = JoinSet::new();
+    for _ in 0..100 {
+        let (there, refused) = (Arc::clone(&there), Arc::clone(&refused));
+        tasks.spawn(async move {
+            for n in 0..50 {
+                let message = message(&n.to_string());
+                there.send(&message).await.unwrap();
+                let failure = refused.send(&message).await.unwrap_err();
+                assert!(failure.text().contains("refused the message"), "{failure}");
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+    assert_eq!(outside.ready(&open).await, 5_000);
 }
 
 #[tokio::test]
