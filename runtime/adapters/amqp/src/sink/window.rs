@@ -113,6 +113,8 @@ pub(super) struct Place<'w, L = Line> {
     /// The number of its connection.
     on: u64,
     deadline: Instant,
+    /// Made before the deadline was noted, so that no look is missed in between; taken once it is waited for.
+    looked: Option<Notified<'w>>,
     /// Room for a publish.
     spare: Option<Publish>,
     /// What is under way.
@@ -181,6 +183,7 @@ impl Publishing for Line {
 impl<L: Publishing> Window<L> {
     /// Room for a message that may be published at once; or it waits, behind all that do.
     pub(super) fn enter(self: &Arc<Self>, is_blocked: bool) -> Result<Place<'_, L>, Waiting<L>> {
+        let looked = Some(self.look.notified());
         let mut state = self.lock();
         let is_free =
             !is_blocked && state.waiting == 0 && state.careful == 0 && state.unconfirmed < self.limit;
@@ -194,7 +197,7 @@ impl<L: Publishing> Window<L> {
         let deadline = Instant::now() + self.timeout;
         self.look_by(&mut state, deadline);
         let on = line.on();
-        Ok(Place { window: self, line, on, deadline, spare: state.spares.pop(), publish: None })
+        Ok(Place { window: self, line, on, deadline, looked, spare: state.spares.pop(), publish: None })
     }
 }
 
@@ -370,7 +373,7 @@ impl<L: Publishing> Place<'_, L> {
             None => ReusableBoxFuture::new(publish),
         });
         let window = self.window;
-        let mut looked = pin!(window.look.notified());
+        let mut looked = pin!(self.looked.take().unwrap_or_else(|| window.look.notified()));
         poll_fn(|context| {
             if let Some(publish) = &mut self.publish
                 && let Poll::Ready(result) = publish.poll(context)
@@ -604,6 +607,24 @@ mod tests {
             }
         }
         assert_eq!(line.published().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_send_that_has_not_published_yet_when_others_look_has_its_time_all_the_same() {
+        let (window, _abandoned, line) = window(10);
+        let began = Instant::now();
+        let mut first = window.enter(false).unwrap();
+        let mut slow = window.enter(false).unwrap();
+        tokio::select! {
+            () = window.keep_time() => {}
+            () = async {
+                assert_eq!(first.publish(outbound("first")).await.unwrap_err(), Unheard::Late);
+                // Its thread did not have the processor for so long.
+                assert_eq!(slow.publish(outbound("slow")).await.unwrap_err(), Unheard::Late);
+            } => {}
+            () = sleep_until(began + 2 * TIMEOUT) => panic!("it waits for ever"),
+        }
+        assert_eq!(line.published().len(), 2);
     }
 
     #[tokio::test]
