@@ -1,21 +1,17 @@
 //! A message on its way from a send to the publisher, and how it ended.
 
 use gristmill_core::{ErrorClass, Failure, HeaderPatterns, Headers, sink::Answer};
-use lapin::{BasicProperties, types::ShortString};
+use lapin::BasicProperties;
 use tokio::sync::oneshot;
 
-use super::window::Waiting;
+use super::{line::Outbound, window::Waiting};
 
 /// A message to publish.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) routing_key: ShortString,
-    pub(crate) properties: BasicProperties,
-    /// How many bytes they take in AMQP.
-    pub(crate) properties_bytes: usize,
-    pub(crate) body: bytes::Bytes,
+    pub(super) message: Outbound,
     /// Its place before those who may not overtake it, until it is published.
-    pub(crate) waiting: Option<Waiting>,
+    pub(super) waiting: Option<Waiting>,
     /// Closed when the send has given up.
     pub(crate) done: oneshot::Sender<Result<Option<Reply>, Failure>>,
 }

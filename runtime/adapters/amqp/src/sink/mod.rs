@@ -4,10 +4,14 @@
 //! |---|---|
 //! | [`spec`] | checked configuration, and the properties of a message |
 //! | [`job`] | a message on its way to the publisher |
+//! | [`line`] | an AMQP channel to publish on |
+//! | [`answer`] | what the broker says to a message, and what a send fails with |
 //! | [`window`] | how many messages may be unconfirmed; a send that finds room there publishes by itself |
 //! | [`publisher`] | one task a sink: publishes everything else, in order, and waits for confirmations and replies |
 
+mod answer;
 mod job;
+mod line;
 mod publisher;
 mod spec;
 mod window;
@@ -21,7 +25,6 @@ use gristmill_core::{
     config::Node,
     sink::{Answer, OPEN_WITHIN, Outgoing, Sink, SinkContext, SinkSpec},
 };
-use lapin::{BasicProperties, types::ShortString};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -29,14 +32,18 @@ use tokio::{
 
 use self::{
     job::{Job, Reply},
-    publisher::{Publisher, judge},
+    line::Outbound,
+    publisher::Publisher,
     spec::Checked,
-    window::{Outbound, Place, Unheard, Waiting, Window},
+    window::{Place, Unheard, Waiting, Window},
 };
 use crate::{
     connection::{Broker, Brokers},
     header_map::{Unfit, size_of},
 };
+
+/// The most bytes of properties. They have to fit in one frame, of which RabbitMQ's are 128 KiB unless it is told otherwise.
+const MAX_PROPERTIES_BYTES: usize = 128 * 1024 - 1024;
 
 /// Checked configuration of a sink, with the connections that it can use.
 struct AmqpSinkSpec {
@@ -54,13 +61,6 @@ struct AmqpSink {
     /// Of a sink whose sends may publish by themselves.
     window: Option<Arc<Window>>,
     body_bytes: usize,
-}
-
-/// What is published of a message, besides its body.
-struct Envelope {
-    routing_key: ShortString,
-    properties: BasicProperties,
-    properties_bytes: usize,
 }
 
 /// Checks the configuration of a sink. `None` when there are mistakes.
@@ -89,7 +89,7 @@ impl SinkSpec for AmqpSinkSpec {
         }
         let (jobs, queue) = mpsc::unbounded_channel();
         let checked = &self.checked;
-        let (window, abandoned) = Window::new(checked.max_unconfirmed, checked.timeout);
+        let (window, abandoned) = Window::new(checked.most_unconfirmed(self.is_call), checked.timeout);
         let publisher = Publisher::new(
             Arc::clone(checked),
             Arc::clone(&broker),
@@ -126,20 +126,17 @@ impl std::fmt::Debug for AmqpSinkSpec {
 #[async_trait]
 impl Sink for AmqpSink {
     async fn send(&self, outgoing: Outgoing<'_>) -> Result<(), Failure> {
-        let envelope = self.envelope(&outgoing)?;
-        let entered = self.window.as_ref().map(|window| window.enter(self.broker.publishing.is_blocked()));
-        match entered {
-            Some(Ok(place)) => self.publish(place, envelope, &outgoing).await,
+        let message = self.outbound(&outgoing)?;
+        match self.window.as_ref().map(|window| window.enter(self.broker.publishing.is_blocked())) {
+            Some(Ok(place)) => self.publish(place, message).await,
             // Boxed: it is seldom.
-            Some(Err(waiting)) => {
-                Box::pin(self.hand_over(envelope, &outgoing, Some(waiting))).await.map(drop)
-            }
-            None => Box::pin(self.hand_over(envelope, &outgoing, None)).await.map(drop),
+            Some(Err(waiting)) => Box::pin(self.hand_over(message, Some(waiting))).await.map(drop),
+            None => Box::pin(self.hand_over(message, None)).await.map(drop),
         }
     }
 
     async fn call(&self, outgoing: Outgoing<'_>) -> Result<Answer, Failure> {
-        let reply = self.hand_over(self.envelope(&outgoing)?, &outgoing, None).await?;
+        let reply = self.hand_over(self.outbound(&outgoing)?, None).await?;
         let reply =
             reply.ok_or_else(|| Failure::new(ErrorClass::Internal, "a call ended without its reply"))?;
         reply.into_answer(&self.checked.answer_headers, self.body_bytes)
@@ -148,7 +145,7 @@ impl Sink for AmqpSink {
 
 /// Everything up to the library, or to the queue of the publisher, is done in the first poll: that is the place in the order.
 impl AmqpSink {
-    fn envelope(&self, outgoing: &Outgoing<'_>) -> Result<Envelope, Failure> {
+    fn outbound(&self, outgoing: &Outgoing<'_>) -> Result<Outbound, Failure> {
         let unfit = |Unfit { name, problem }| {
             let text = format!("{}: `{name}` {problem}", self.place());
             Failure::new(ErrorClass::SinkRejected, text)
@@ -156,56 +153,44 @@ impl AmqpSink {
         let routing_key = self.checked.routing_key(outgoing).map_err(unfit)?;
         let properties = self.checked.properties(outgoing).map_err(unfit)?;
         let properties_bytes = size_of(&properties);
-        if properties_bytes > publisher::MAX_PROPERTIES_BYTES {
+        if properties_bytes > MAX_PROPERTIES_BYTES {
             let text = format!(
-                "{}: the headers take {properties_bytes} bytes in AMQP, which has room for {}; forward fewer",
+                "{}: the headers take {properties_bytes} bytes in AMQP, which has room for {MAX_PROPERTIES_BYTES}; forward \
+                 fewer",
                 self.place(),
-                publisher::MAX_PROPERTIES_BYTES
             );
             return Err(Failure::new(ErrorClass::SinkRejected, text));
         }
-        Ok(Envelope { routing_key, properties, properties_bytes })
+        let (exchange, body) = (self.checked.exchange.clone(), outgoing.message.body().clone());
+        // What is returned by the broker is not for sends that publish by themselves: see the publisher.
+        let mandatory = self.window.is_none();
+        Ok(Outbound { exchange, routing_key, properties, properties_bytes, body, mandatory })
     }
 
     /// Publishes, and waits for the confirmation.
-    async fn publish(
-        &self,
-        mut place: Place<'_>,
-        envelope: Envelope,
-        outgoing: &Outgoing<'_>,
-    ) -> Result<(), Failure> {
-        let Envelope { routing_key, properties, properties_bytes } = envelope;
-        if properties_bytes > place.line().properties_max {
-            return Err(publisher::too_large(&self.checked));
+    async fn publish(&self, mut place: Place<'_>, message: Outbound) -> Result<(), Failure> {
+        if message.properties_bytes > place.line().properties_max {
+            return Err(answer::too_large(&self.checked));
         }
-        let (exchange, body) = (self.checked.exchange.clone(), outgoing.message.body().clone());
-        let message = Outbound { exchange, routing_key, properties, body, mandatory: false };
         match place.publish(message).await {
-            Ok(result) => match publisher::answer(result) {
-                Ok(answer) => judge(&self.checked, answer),
+            Ok(result) => match answer::read(result) {
+                Ok(said) => answer::judge(&self.checked, said),
                 Err(trouble) => {
                     if trouble.closes_over_a_message() {
-                        self.window.iter().for_each(|window| window.go_one_by_one());
+                        place.window().go_one_by_one();
                     }
-                    Err(publisher::failure(&self.checked, &trouble))
+                    Err(answer::failure(&self.checked, &trouble))
                 }
             },
             Err(Unheard::Late) => Err(self.late()),
-            Err(Unheard::Lost) => Err(publisher::failure(&self.checked, &publisher::broke_off())),
+            Err(Unheard::Lost) => Err(answer::failure(&self.checked, &answer::broke_off())),
         }
     }
 
     /// Gives the message to the publisher, and waits until it has ended.
-    async fn hand_over(
-        &self,
-        envelope: Envelope,
-        outgoing: &Outgoing<'_>,
-        waiting: Option<Waiting>,
-    ) -> Result<Option<Reply>, Failure> {
+    async fn hand_over(&self, message: Outbound, waiting: Option<Waiting>) -> Result<Option<Reply>, Failure> {
         let (done, ended) = oneshot::channel();
-        let body = outgoing.message.body().clone();
-        let Envelope { routing_key, properties, properties_bytes } = envelope;
-        let job = Box::new(Job { routing_key, properties, properties_bytes, body, waiting, done });
+        let job = Box::new(Job { message, waiting, done });
         let gone = || Failure::new(ErrorClass::Internal, "the publisher of the sink has ended");
         self.jobs.send(job).map_err(|_| gone())?;
         match timeout(self.checked.timeout, ended).await {
@@ -231,6 +216,6 @@ impl AmqpSink {
     }
 
     fn place(&self) -> String {
-        publisher::place(&self.checked)
+        answer::place(&self.checked)
     }
 }

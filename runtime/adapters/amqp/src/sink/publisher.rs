@@ -22,7 +22,7 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use gristmill_core::{ErrorClass, Failure};
 use lapin::{
-    Confirmation, Consumer,
+    Consumer,
     message::BasicReturnMessage,
     options::{BasicConsumeOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::FieldTable,
@@ -33,9 +33,11 @@ use tokio::{
 };
 
 use super::{
+    answer::{self, Answer},
     job::{Job, Reply},
+    line::{Line, Publishing as _},
     spec::Checked,
-    window::{Abandoned, Line, Outbound, Publish, Publishing as _, Reserved, Window},
+    window::{Abandoned, Publish, Reserved, Window},
 };
 use crate::{
     connection::{Broker, Session},
@@ -54,9 +56,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where replies to calls go (RabbitMQ's direct reply-to).
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
-
-/// The most bytes of properties. They have to fit in one frame, of which RabbitMQ's are 128 KiB unless it is told otherwise.
-pub(crate) const MAX_PROPERTIES_BYTES: usize = 128 * 1024 - 1024;
 
 /// From which length on the queue is first tidied.
 const TIDY_AT: usize = 64;
@@ -116,16 +115,6 @@ struct Published {
     correlation_id: Option<String>,
     /// Nothing else was under way on its channel.
     alone: bool,
-}
-
-/// What the broker says to a publish.
-pub(super) enum Answer {
-    Ack,
-    Nack,
-    /// No queue takes it. With a call it may be of another one: see the top.
-    Returned(Box<BasicReturnMessage>),
-    /// The channel does not confirm.
-    None,
 }
 
 /// What the publisher wakes up for.
@@ -236,19 +225,13 @@ impl Publisher {
         if self.queue.is_empty() || self.broker.publishing.is_blocked() {
             return None;
         }
-        let Checked { mandatory, mandatory_channels, max_unconfirmed, .. } = *self.checked;
-        let limit = if self.is_call {
+        if self.is_call {
             self.calls.retain(|_, job| !job.done.is_closed());
             if self.calls.len() >= MAX_CALLS {
                 return None;
             }
-            usize::MAX
-        } else if mandatory {
-            mandatory_channels
-        } else {
-            max_unconfirmed
-        };
-        let room = self.window.reserve(limit)?;
+        }
+        let room = self.window.reserve()?;
         let Some(job) = self.queue.pop_front() else {
             self.window.give_back();
             return None;
@@ -261,7 +244,7 @@ impl Publisher {
             Ok(line) => line,
             Err(trouble) => {
                 self.window.give_back();
-                let failure = failure(&self.checked, &trouble);
+                let failure = answer::failure(&self.checked, &trouble);
                 job.end(Err(failure.clone()));
                 // Those behind it have waited as long, and would meet the same.
                 while let Ok(job) = self.jobs.try_recv() {
@@ -275,23 +258,20 @@ impl Publisher {
         };
         let Some(open) = self.lines.get_mut(line) else { return self.window.give_back() };
         let line = Arc::clone(&open.line);
-        if job.properties_bytes > line.properties_max {
+        let mut message = std::mem::take(&mut job.message);
+        if message.properties_bytes > line.properties_max {
             self.window.give_back();
-            return job.end(Err(too_large(&self.checked)));
+            return job.end(Err(answer::too_large(&self.checked)));
         }
-        let mut properties = std::mem::take(&mut job.properties);
         let mut correlation_id = None;
         if self.is_call {
             let id = format!("{:016x}-{}", self.salt, self.next_call);
             self.next_call += 1;
-            properties = properties.with_correlation_id(id.as_str().into()).with_reply_to(REPLY_TO.into());
+            message.properties =
+                message.properties.with_correlation_id(id.as_str().into()).with_reply_to(REPLY_TO.into());
             correlation_id = Some(id);
         }
-        let mandatory = self.checked.mandatory || self.is_call;
         let alone = room.alone || (self.checked.mandatory && !self.is_call);
-        let exchange = self.checked.exchange.clone();
-        let (routing_key, body) = (std::mem::take(&mut job.routing_key), std::mem::take(&mut job.body));
-        let message = Outbound { exchange, routing_key, properties, body, mandatory };
         open.unconfirmed += 1;
         let (number, on) = (Some(open.number), line.on);
         // Polled once below, which hands it to the library: that is its place in the order.
@@ -308,7 +288,7 @@ impl Publisher {
         };
         let published = Published { line: number, on, job, correlation_id, alone };
         match first {
-            Poll::Ready(result) => self.confirmed(published, answer(result)),
+            Poll::Ready(result) => self.confirmed(published, answer::read(result)),
             Poll::Pending => self.unconfirmed.push(Unconfirmed { publish, what: Some(published) }),
         }
     }
@@ -355,7 +335,7 @@ impl Publisher {
         }
         for mut it in std::mem::take(&mut self.unconfirmed) {
             match it.what.take_if(|published| published.on == number) {
-                Some(lost) => self.confirmed(lost, Err(broke_off())),
+                Some(lost) => self.confirmed(lost, Err(answer::broke_off())),
                 None => self.unconfirmed.push(it),
             }
         }
@@ -367,7 +347,7 @@ impl Publisher {
         if self.window.is_heard_of(on) {
             self.unconfirmed.push(Unconfirmed { publish, what: Some(what) });
         } else {
-            self.confirmed(what, Err(broke_off()));
+            self.confirmed(what, Err(answer::broke_off()));
         }
     }
 
@@ -384,7 +364,7 @@ impl Publisher {
                 self.returned_call(&returned);
                 Ok(())
             }
-            Ok(answer) => judge(&self.checked, answer),
+            Ok(answer) => answer::judge(&self.checked, answer),
             Err(trouble) => Err(self.lost(&trouble, alone)),
         };
         match (job, correlation_id) {
@@ -403,10 +383,10 @@ impl Publisher {
     /// A publish that the end of its channel or connection left unconfirmed.
     fn lost(&self, trouble: &Trouble, alone: bool) -> Failure {
         if alone && trouble.closes_over_a_message() {
-            let text = format!("{}: {}", place(&self.checked), trouble.text);
+            let text = format!("{}: {}", answer::place(&self.checked), trouble.text);
             return Failure::new(ErrorClass::SinkRejected, text);
         }
-        failure(&self.checked, trouble)
+        answer::failure(&self.checked, trouble)
     }
 
     /// The channel that replies come on is gone, and with it the way back for every call.
@@ -414,7 +394,7 @@ impl Publisher {
         self.lines.clear();
         let text =
             "the connection broke off while the reply was waited for; whether there was one is not known";
-        let failure = failure(&self.checked, &Trouble::new(text));
+        let failure = answer::failure(&self.checked, &Trouble::new(text));
         for (_, job) in self.calls.drain() {
             job.end(Err(failure.clone()));
         }
@@ -423,7 +403,7 @@ impl Publisher {
     fn returned_call(&mut self, returned: &BasicReturnMessage) {
         let id = returned.properties.correlation_id().as_ref().map(|id| id.as_str());
         if let Some(job) = id.and_then(|id| self.calls.remove(id)) {
-            job.end(Err(returned_failure(&self.checked, returned)));
+            job.end(Err(answer::returned_failure(&self.checked, returned)));
         }
     }
 
@@ -444,45 +424,10 @@ impl Future for Unconfirmed {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(self.publish.poll(cx));
         match self.what.take() {
-            Some(published) => Poll::Ready((published, answer(result))),
+            Some(published) => Poll::Ready((published, answer::read(result))),
             // It is not polled again once it has ended.
             None => Poll::Pending,
         }
-    }
-}
-
-/// What the broker says.
-///
-/// # Errors
-/// The channel is gone.
-pub(super) fn answer(result: lapin::Result<Confirmation>) -> Result<Answer, Trouble> {
-    match result {
-        Ok(Confirmation::Ack(None)) => Ok(Answer::Ack),
-        Ok(Confirmation::Nack(None)) => Ok(Answer::Nack),
-        Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
-            Ok(Answer::Returned(Box::new(returned)))
-        }
-        Ok(Confirmation::NotRequested) => Ok(Answer::None),
-        Err(error) => Err(Trouble::from_error("publishing", &error)),
-    }
-}
-
-/// What the answer to a message means for its send.
-///
-/// # Errors
-/// The broker does not have the message.
-pub(super) fn judge(checked: &Checked, answer: Answer) -> Result<(), Failure> {
-    match answer {
-        Answer::Ack => Ok(()),
-        Answer::Returned(returned) => Err(returned_failure(checked, &returned)),
-        Answer::Nack => {
-            let text = format!(
-                "{}: the broker refused the message; a queue is full, or cannot write",
-                place(checked)
-            );
-            Err(Failure::new(ErrorClass::SinkUnavailable, text))
-        }
-        Answer::None => Err(Failure::new(ErrorClass::Internal, "the AMQP channel does not confirm")),
     }
 }
 
@@ -518,42 +463,5 @@ impl OpenLine {
         let properties_max = session.frame_max().saturating_sub(64);
         let line = Arc::new(Line { session, channel, on, properties_max, turn: Mutex::default() });
         Ok(Self { line, replies, unconfirmed: 0, number })
-    }
-}
-
-/// The failure of a message whose channel or connection is in trouble.
-pub(super) fn failure(checked: &Checked, trouble: &Trouble) -> Failure {
-    Failure::new(ErrorClass::SinkUnavailable, format!("{}: {}", place(checked), trouble.text))
-}
-
-/// What is heard of a message whose connection is gone: nothing.
-pub(super) fn broke_off() -> Trouble {
-    Trouble::new("publishing: the connection broke off")
-}
-
-/// The failure of a message whose headers no frame has room for.
-pub(super) fn too_large(checked: &Checked) -> Failure {
-    let text = format!("{}: the headers are larger than the broker's frames", place(checked));
-    Failure::new(ErrorClass::SinkRejected, text)
-}
-
-fn returned_failure(checked: &Checked, returned: &BasicReturnMessage) -> Failure {
-    let key = returned.delivery.routing_key.as_str();
-    let text = match returned.reply_code {
-        312 => format!(
-            "{}: no queue takes the routing key `{key}`; bind one, or correct `routing_key`",
-            place(checked)
-        ),
-        code => format!("{}: the broker returned it: {} ({code})", place(checked), returned.reply_text),
-    };
-    Failure::new(ErrorClass::SinkReturned, text)
-}
-
-/// Where a sink publishes to, for texts.
-pub(crate) fn place(checked: &Checked) -> String {
-    let name = &checked.connection.name;
-    match checked.exchange.as_str() {
-        "" => format!("`{name}`, default exchange"),
-        exchange => format!("`{name}`, exchange `{exchange}`"),
     }
 }

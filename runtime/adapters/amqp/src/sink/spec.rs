@@ -30,8 +30,8 @@ pub(crate) struct Checked {
     pub(crate) exchange: ShortString,
     routing_key: Slot,
     pub(crate) mandatory: bool,
-    pub(crate) mandatory_channels: usize,
-    pub(crate) max_unconfirmed: usize,
+    mandatory_channels: usize,
+    max_unconfirmed: usize,
     persistent: bool,
     expiration: Option<ShortString>,
     priority: Option<u8>,
@@ -164,6 +164,15 @@ fn check_forwarded(names: &[String], key: &str, node: &Node, checker: &mut Check
 // === impl Checked ===
 
 impl Checked {
+    /// How many messages may be unconfirmed at once; of calls it is those without a reply that are counted.
+    pub(crate) fn most_unconfirmed(&self, is_call: bool) -> usize {
+        match (is_call, self.mandatory) {
+            (true, _) => usize::MAX,
+            (false, true) => self.mandatory_channels,
+            (false, false) => self.max_unconfirmed,
+        }
+    }
+
     /// The routing key of a message.
     ///
     /// # Errors

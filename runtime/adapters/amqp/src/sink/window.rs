@@ -15,58 +15,20 @@ use std::{
     time::Duration,
 };
 
-use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
+use lapin::Confirmation;
 use tokio::{
     sync::{Notify, futures::Notified, mpsc},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::connection::Session;
+use super::line::{Line, Outbound, Publishing};
 
 /// A publish that is under way: the library has the message once it was polled.
 pub(super) type Publish = ReusableBoxFuture<'static, lapin::Result<Confirmation>>;
 
 /// How many rooms of publishes that are done are kept for those to come. Each is a good kilobyte, which the allocator has not at hand.
 const SPARES: usize = 256;
-
-/// What messages are published on.
-pub(super) trait Publishing: Send + Sync + 'static {
-    /// Whether it can be published on, as far as is known.
-    fn is_good(&self) -> bool;
-
-    /// The number of the connection that it is on. Connections are counted from 1.
-    fn on(&self) -> u64;
-
-    /// Publishes when it is first polled, and gives what the broker says to it.
-    fn publish(
-        self: Arc<Self>,
-        message: Outbound,
-    ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + 'static;
-}
-
-/// A message as it is published.
-#[derive(Debug)]
-pub(super) struct Outbound {
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
-    pub(super) properties: BasicProperties,
-    pub(super) body: bytes::Bytes,
-    pub(super) mandatory: bool,
-}
-
-/// An AMQP channel that confirms, and the connection that it is on.
-#[derive(Debug)]
-pub(super) struct Line {
-    pub(super) session: Arc<Session>,
-    pub(super) channel: Channel,
-    /// The number of its connection.
-    pub(super) on: u64,
-    /// The most that the properties of a message may take, in bytes.
-    pub(super) properties_max: usize,
-    /// Held while the library is given a message: see [`Publishing::publish`].
-    pub(super) turn: Mutex<()>,
-}
 
 /// The window of a sink.
 pub(super) struct Window<L = Line> {
@@ -140,44 +102,6 @@ pub(super) enum Unheard {
     Lost,
 }
 
-// === impl Line ===
-
-impl Publishing for Line {
-    fn is_good(&self) -> bool {
-        self.session.is_alive() && self.channel.status().connected()
-    }
-
-    fn on(&self) -> u64 {
-        self.on
-    }
-
-    fn publish(
-        self: Arc<Self>,
-        message: Outbound,
-    ) -> impl Future<Output = lapin::Result<Confirmation>> + Send + 'static {
-        async move {
-            // Its parts are used where they are: taken out of it they would have room here once more.
-            let options =
-                BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
-            let (exchange, routing_key) = (message.exchange, message.routing_key);
-            let publish =
-                self.channel.basic_publish(exchange, routing_key, options, &message.body, message.properties);
-            let mut publish = pin!(publish);
-            // The library gives a message its number under one lock and puts it in its queue under another. Two threads between the
-            // two would swap their confirmations: the broker counts messages as they come.
-            let given = poll_fn(|context| {
-                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                Poll::Ready(publish.as_mut().poll(context))
-            });
-            let confirm = match given.await {
-                Poll::Ready(confirm) => confirm?,
-                Poll::Pending => publish.await?,
-            };
-            confirm.await
-        }
-    }
-}
-
 // === impl Window ===
 
 impl<L: Publishing> Window<L> {
@@ -223,11 +147,11 @@ impl<L> Window<L> {
         self.lock().line = Some(line);
     }
 
-    /// Room for a message of the publisher, when `limit` may be unconfirmed at once.
-    pub(super) fn reserve(&self, limit: usize) -> Option<Reserved> {
+    /// Room for a message of the publisher.
+    pub(super) fn reserve(&self) -> Option<Reserved> {
         let mut state = self.lock();
         let alone = state.careful > 0;
-        if state.unconfirmed >= if alone { 1 } else { limit } {
+        if state.unconfirmed >= if alone { 1 } else { self.limit } {
             return None;
         }
         state.unconfirmed += 1;
@@ -354,6 +278,11 @@ impl<L: Publishing> Place<'_, L> {
     /// What is published on.
     pub(super) fn line(&self) -> &L {
         &self.line
+    }
+
+    /// Where the place is.
+    pub(super) fn window(&self) -> &Window<L> {
+        self.window
     }
 
     /// Publishes, and waits for what the broker says to it. The library has the message when this was polled once.
@@ -486,13 +415,7 @@ mod tests {
     }
 
     fn outbound(body: &str) -> Outbound {
-        Outbound {
-            exchange: ShortString::default(),
-            routing_key: "queue".into(),
-            properties: BasicProperties::default(),
-            body: body.to_owned().into(),
-            mandatory: false,
-        }
+        Outbound { body: body.to_owned().into(), ..Outbound::default() }
     }
 
     fn window(limit: usize) -> (Arc<Window<Scripted>>, mpsc::UnboundedReceiver<Abandoned>, Arc<Scripted>) {
@@ -541,12 +464,12 @@ mod tests {
         drop(window.enter(true).err().unwrap());
         let place = window.enter(false).unwrap();
         let waiting = window.enter(false).err().unwrap();
-        assert_eq!(window.reserve(1), None);
+        assert_eq!(window.reserve(), None);
         // Told to the publisher, which may have gone to sleep when there was no room, and none waited.
         window.changed().await;
         drop(place);
         window.changed().await;
-        assert_eq!(window.reserve(1), Some(Reserved { alone: false }));
+        assert_eq!(window.reserve(), Some(Reserved { alone: false }));
         window.give_back();
         drop(waiting);
         line.is_good.store(false, Relaxed);
@@ -559,20 +482,20 @@ mod tests {
         let mut place = window.enter(false).unwrap();
         drop(begun(&mut place, "given up"));
         drop(place);
-        assert_eq!(window.reserve(1), None);
+        assert_eq!(window.reserve(), None);
         let mut given_up = abandoned.recv().await.unwrap();
         assert_eq!(given_up.on, 1);
         assert_eq!(line.confirm(), "given up");
         poll_fn(|context| given_up.publish.poll(context)).await.unwrap();
         window.confirmed(false);
-        assert!(window.reserve(1).is_some());
+        assert!(window.reserve().is_some());
     }
 
     #[tokio::test]
     async fn a_place_that_was_not_used_is_free_again() {
         let (window, mut abandoned, line) = window(1);
         drop(window.enter(false).unwrap());
-        assert!(window.reserve(1).is_some() && abandoned.try_recv().is_err());
+        assert!(window.reserve().is_some() && abandoned.try_recv().is_err());
         window.give_back();
         // With what was allocated for the one before.
         for body in ["one", "two"] {
@@ -647,14 +570,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_lost_together_goes_one_by_one_and_then_by_itself_again() {
         let (window, _abandoned, _line) = window(10);
-        window.reserve(10).unwrap();
+        window.reserve().unwrap();
         window.confirmed(true);
         window.go_one_by_one();
         assert_eq!(window.lock().careful, 3);
         for left in [2, 1, 0] {
             drop(window.enter(false).err().unwrap());
-            assert_eq!(window.reserve(10), Some(Reserved { alone: true }));
-            assert_eq!(window.reserve(10), None, "two at once");
+            assert_eq!(window.reserve(), Some(Reserved { alone: true }));
+            assert_eq!(window.reserve(), None, "two at once");
             window.confirmed(false);
             assert_eq!(window.lock().careful, left);
         }
