@@ -7,6 +7,7 @@
 mod held;
 mod lanes;
 mod task;
+mod turn;
 
 use std::{
     sync::{

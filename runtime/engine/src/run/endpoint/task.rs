@@ -1,8 +1,10 @@
 //! The task of an endpoint: it owns the source, asks it, obeys between two deliveries, and shows how all that is.
 
 use std::{
+    future::poll_fn,
     hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{Arc, atomic::Ordering as Atomic},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -24,6 +26,7 @@ use super::{
     Command, EndpointState, Shared,
     held::{Held, Room, carry, offer},
     lanes::Lanes,
+    turn::Turn,
 };
 use crate::{
     expression::Scope,
@@ -32,12 +35,6 @@ use crate::{
 
 /// A source that has failed and then has not failed again for this long, though it gives nothing, is fit again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
-
-/// How many deliveries the endpoint begins before other tasks of its thread have their turn, if it has not waited meanwhile, which it need
-/// not know; and for how long. What is sent in one turn goes out together, so it is better long than short; but a plugin may take most
-/// of a millisecond for each message.
-const TURN: u32 = 128;
-const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// What the task of an endpoint knows.
 pub(super) struct Task {
@@ -63,9 +60,7 @@ pub(super) struct Task {
     closed: bool,
     /// The room of a delivery that needed no task.
     spare: Option<ReusableBoxFuture<'static, ()>>,
-    /// How many deliveries were begun since other tasks had their turn, and when the first of them was.
-    begun: u32,
-    turn_began: Option<std::time::Instant>,
+    turn: Turn,
     /// Who gets what could not be finished once this endpoint is closed.
     heir: Option<mpsc::WeakUnboundedSender<Command>>,
 }
@@ -98,8 +93,7 @@ impl Task {
             closing: None,
             closed: false,
             spare: None,
-            begun: 0,
-            turn_began: None,
+            turn: Turn::default(),
             heir: None,
         }
     }
@@ -111,9 +105,8 @@ impl Task {
             if self.has_news_of_plugins() {
                 self.note_health();
             }
-            if self.begun >= TURN {
-                self.begun = 0;
-                self.turn_began = None;
+            if self.turn.is_over() {
+                self.turn = Turn::default();
                 tokio::task::yield_now().await;
             }
             match self.commands.try_recv() {
@@ -131,6 +124,7 @@ impl Task {
                 self.took(Ok(Some(delivery)));
                 continue;
             }
+            let mut waits = false;
             // The source comes before all that is seldom, and what is seldom is made only when it is polled: while messages are
             // there, a turn costs no more than a look for commands.
             tokio::select! {
@@ -139,7 +133,13 @@ impl Task {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
-                next = source.next(), if may_take => self.took(next),
+                next = noting(source.next(), &mut waits), if may_take => {
+                    if waits {
+                        // Others could have theirs meanwhile.
+                        self.turn = Turn::default();
+                    }
+                    self.took(next);
+                }
                 () = a_change(&mut self.plugins) => self.note_health(),
                 () = async { self.shared.settled.notified().await }, if !may_take && retry_at.is_none() => {}
                 () = until(retry_at), if retry_at.is_some() => {
@@ -352,10 +352,6 @@ impl Task {
         self.version.observer.accepted(&mut message);
         let (ticket, failure) = self.place(&message);
         let accepted = std::time::Instant::now();
-        if accepted.duration_since(*self.turn_began.get_or_insert(accepted)) >= TURN_TIME {
-            // This one is the last of the turn.
-            self.begun = TURN;
-        }
         let room = Room::take(&self.shared);
         let held = Held { message, acknowledgement, ticket, failure, accepted, room };
         self.dispatch(held, Some(accepted));
@@ -388,18 +384,17 @@ impl Task {
 
     /// Begins to take a delivery through the version that is attached. `now` is the time, if it is known.
     fn dispatch(&mut self, held: Held, now: Option<std::time::Instant>) {
+        self.turn.begins(now.unwrap_or_else(std::time::Instant::now));
         // A task that panics drops what it holds, which releases it.
         let version = Arc::clone(&self.version);
         let token = version.tasks.token();
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
-            self.begun += 1;
             // By the time it has its turn, the clock has moved.
             tokio::spawn(carry(version, held, None, token));
             return;
         }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
-        self.begun += 1;
         let carried = carry(version, held, now, token);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
@@ -421,6 +416,15 @@ impl Task {
             Err(_panic) => {}
         }
     }
+}
+
+/// The same future, which notes that it had to wait.
+fn noting<'a, F: Future + Unpin + 'a>(mut future: F, waits: &'a mut bool) -> impl Future<Output = F::Output> + 'a {
+    poll_fn(move |context| {
+        let polled = Pin::new(&mut future).poll(context);
+        *waits |= polled.is_pending();
+        polled
+    })
 }
 
 /// Waits until then; for ever if there is no then.
