@@ -69,11 +69,9 @@ pub(super) struct Abandoned {
 }
 
 /// Room for one message; what is published in it can be waited for.
-pub(super) struct Place<'w, L = Line> {
+pub(super) struct Place<'w, L: Publishing = Line> {
     window: &'w Window<L>,
     line: Arc<L>,
-    /// The number of its connection.
-    on: u64,
     deadline: Instant,
     /// Made before the deadline was noted, so that no look is missed in between; taken once it is waited for.
     looked: Option<Notified<'w>>,
@@ -120,8 +118,7 @@ impl<L: Publishing> Window<L> {
         state.unconfirmed += 1;
         let deadline = Instant::now() + self.timeout;
         self.look_by(&mut state, deadline);
-        let on = line.on();
-        Ok(Place { window: self, line, on, deadline, looked, spare: state.spares.pop(), publish: None })
+        Ok(Place { window: self, line, deadline, looked, spare: state.spares.pop(), publish: None })
     }
 }
 
@@ -325,7 +322,7 @@ impl<L: Publishing> Place<'_, L> {
     /// Why nothing will be heard any more; if something may, the window knows until when.
     fn unheard(&self) -> Option<Unheard> {
         let mut state = self.window.lock();
-        if self.on <= state.ended {
+        if self.line.on() <= state.ended {
             return Some(Unheard::Lost);
         }
         if Instant::now() >= self.deadline {
@@ -336,11 +333,11 @@ impl<L: Publishing> Place<'_, L> {
     }
 }
 
-impl<L> Drop for Place<'_, L> {
+impl<L: Publishing> Drop for Place<'_, L> {
     fn drop(&mut self) {
         match self.publish.take() {
             Some(publish) => {
-                let abandoned = Abandoned { publish, on: self.on };
+                let abandoned = Abandoned { publish, on: self.line.on() };
                 // Without the publisher there is no sink any more, and no window.
                 let _gone = self.window.abandoned.send(abandoned);
             }

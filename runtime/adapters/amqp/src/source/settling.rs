@@ -189,10 +189,12 @@ impl Tags {
 
     /// How long what is behind an open one is held back for now, when so many are many.
     fn hold(&self, many: usize) -> Duration {
-        match () {
-            () if self.in_vain => Duration::ZERO,
-            () if self.held.len() > many => SHORT_HOLD,
-            () => HOLD,
+        if self.in_vain {
+            Duration::ZERO
+        } else if self.held.len() > many {
+            SHORT_HOLD
+        } else {
+            HOLD
         }
     }
 
