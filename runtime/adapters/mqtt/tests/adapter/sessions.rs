@@ -75,13 +75,16 @@ pub(crate) async fn has_session(broker: &Mosquitto, client_id: &str) -> bool {
     answer[2] == 1
 }
 
+/// Waits until the broker has ended the session of this client: its last connection began without a session, and has taken leave. That
+/// of one before is no sign: who only leaves a session for a while says good bye too.
 pub(crate) async fn is_ended(broker: &Mosquitto, client_id: &str) {
-    // The one that goes on, and the clean one that ends it.
-    let ending = format!("as {client_id} (p");
+    let connected = format!("as {client_id} (p");
     let good_bye = format!("Received DISCONNECT from {client_id}");
     eventually("the session is ended", || {
         let log = broker.log();
-        log.matches(&ending).count() >= 2 && log.matches(&good_bye).count() >= 2
+        let Some(last) = log.rfind(&connected) else { return false };
+        let mut lines = log[last..].lines();
+        lines.next().is_some_and(|line| line.contains(", c1,")) && lines.any(|line| line.contains(&good_bye))
     })
     .await;
     assert!(!has_session(broker, client_id).await, "the broker still has the session of {client_id}");

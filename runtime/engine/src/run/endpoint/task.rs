@@ -419,7 +419,10 @@ impl Task {
 }
 
 /// The same future, which notes that it had to wait.
-fn noting<'a, F: Future + Unpin + 'a>(mut future: F, waits: &'a mut bool) -> impl Future<Output = F::Output> + 'a {
+fn noting<'a, F: Future + Unpin + 'a>(
+    mut future: F,
+    waits: &'a mut bool,
+) -> impl Future<Output = F::Output> + 'a {
     poll_fn(move |context| {
         let polled = Pin::new(&mut future).poll(context);
         *waits |= polled.is_pending();
