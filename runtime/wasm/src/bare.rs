@@ -11,7 +11,6 @@ use crate::{
     WasmHost,
     contract::{CallParams, CallResults, ConfigureParams, ConfigureResults, WitMessage, WitOutcome},
     instance::GuestState,
-    link::link_sandbox,
 };
 
 /// A transformer, instantiated and configured. WASI answers it, every other import traps.
@@ -28,9 +27,9 @@ impl BareTransformer {
     pub async fn new(host: &WasmHost, name: &str, config: &str) -> Result<Self, PluginError> {
         let loaded = host.load_by_name(name).await?;
         let made = async {
-            let engine = &loaded.host.engine;
-            let pre = link_sandbox(engine, &loaded.component, loaded.surface.uses_wasi)?;
-            let mut store = Store::new(engine, GuestState::new(loaded.host.sandbox()));
+            let links = &loaded.host.links;
+            let pre = links.link_sandbox(&loaded.component, loaded.surface.uses_wasi)?;
+            let mut store = Store::new(links.engine(), GuestState::new(loaded.host.sandbox()));
             // Far enough away for any bench, and no sum with the current epoch overflows.
             store.set_epoch_deadline(u64::MAX / 2);
             let instance = pre.instantiate_async(&mut store).await?;

@@ -110,7 +110,7 @@ impl Cache {
             return Err(io::Error::other("it is not a file"));
         }
         check_private(&metadata)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(self.max_bytes)).unwrap_or(0));
         (&mut file).take(self.max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         let (description, code) = decode(&bytes).ok_or_else(|| io::Error::other("it is damaged"))?;
         let description = serde_json::from_slice(description)?;

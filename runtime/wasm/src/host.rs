@@ -23,7 +23,7 @@ use crate::{
     describe,
     engine::new_engine,
     folder::{Folder, PluginFile},
-    link::link_sandbox,
+    link::Links,
     loaded::{HostParts, Loaded},
     surface::{Surface, examine},
     sync::lock,
@@ -138,7 +138,7 @@ impl WasmHost {
         });
         Ok(Self {
             parts: HostParts {
-                engine,
+                links: Links::new(engine),
                 ticker: Arc::new(ticker),
                 memories: Arc::default(),
                 clock: config.clock,
@@ -188,14 +188,14 @@ impl WasmHost {
 
     async fn make(&self, file: PluginFile) -> Result<Loaded, PluginError> {
         let permit = self.compiling.acquire().await.map_err(|e| broken(&e))?;
-        let (engine, cache) = (self.parts.engine.clone(), self.cache.clone());
+        let (links, cache) = (self.parts.links.clone(), self.cache.clone());
         // Whoever asks again for what has once taken too long must not add a second thread that does.
         let in_compiler = InCompiler::enter(&self.in_compiler, &file.digest)
             .ok_or_else(|| compiles_for_long("is still being compiled, for whoever asked for it before"))?;
         // A task that blocks, though another thread does the work: tokio's clock, where it is paused, stands still for it.
         let compiling = tokio::task::spawn_blocking(move || {
             background::give_way("gristmill-compile", move || {
-                let compiled = compile(&engine, cache.as_deref(), &file);
+                let compiled = compile(&links, cache.as_deref(), &file);
                 drop(in_compiler);
                 (file, compiled)
             })
@@ -235,7 +235,7 @@ impl WasmHost {
         component: &Component,
         surface: &Surface,
     ) -> Result<WitDescription, PluginError> {
-        let pre = link_sandbox(&self.parts.engine, component, surface.uses_wasi).map_err(|e| {
+        let pre = self.parts.links.link_sandbox(component, surface.uses_wasi).map_err(|e| {
             PluginError::new(
                 "plugin_wrong_contract",
                 format!("the plugin cannot be asked to describe itself: {e:#}"),
@@ -276,19 +276,15 @@ impl fmt::Debug for WasmHost {
 }
 
 /// Makes code of a file, or takes it from the cache. Runs for long: off the async threads.
-fn compile(
-    engine: &wasmtime::Engine,
-    cache: Option<&Cache>,
-    file: &PluginFile,
-) -> Result<Compiled, PluginError> {
-    let kind = kind_of(&file.bytes)?;
+fn compile(links: &Links, cache: Option<&Cache>, file: &PluginFile) -> Result<Compiled, PluginError> {
+    let (engine, kind) = (links.engine(), kind_of(&file.bytes)?);
     if let Some(Entry { component, description }) = cache.and_then(|c| c.get(engine, &file.digest)) {
-        let surface = examine(engine, &component)?;
+        let surface = examine(links, &component)?;
         return Ok(Compiled { component, surface, kind, description: Some(description) });
     }
     let binary = to_component(engine, kind, &file.bytes)?;
     let component = Component::from_binary(engine, &binary).map_err(|e| invalid(&e))?;
-    let surface = examine(engine, &component)?;
+    let surface = examine(links, &component)?;
     Ok(Compiled { component, surface, kind, description: None })
 }
 

@@ -12,7 +12,7 @@ use gristmill_core::{
     },
 };
 use jsonschema::PatternOptions;
-use wasmtime::{Engine, component::Component};
+use wasmtime::component::Component;
 
 use crate::{
     answer::MAX_REASON_BYTES,
@@ -20,7 +20,7 @@ use crate::{
     bound::{Bound, BoundParts, Route, Transform},
     describe::MAX_DESCRIPTION_BYTES,
     instance::{Shared, StartFault, hostcall_fuel},
-    link::link,
+    link::Links,
     memory::Memories,
     output::GuestLog,
     quarantine::Quarantine,
@@ -33,7 +33,7 @@ use crate::{
 /// What plugins get from their host.
 #[derive(Clone)]
 pub(crate) struct HostParts {
-    pub(crate) engine: Engine,
+    pub(crate) links: Links,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) memories: Arc<Memories>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -166,7 +166,10 @@ impl LoadedPlugin for Loaded {
     async fn bind(&self, settings: PluginSettings) -> Result<Arc<dyn Plugin>, PluginError> {
         self.check_grants(settings.grants)?;
         self.check_config(&settings.config)?;
-        let pre = link(&self.host.engine, &self.component, self.surface.uses_wasi, settings.grants)
+        let pre = self
+            .host
+            .links
+            .link(&self.component, self.surface.uses_wasi, settings.grants)
             .map_err(|e| wrong_contract(format!("the plugin cannot be linked: {e:#}")))?;
         let limits = &settings.limits;
         let secrets = Secrets::new(&settings.secrets);

@@ -17,7 +17,7 @@ use wasmtime::{
 
 use crate::{
     contract::{PACKAGE, RANGE, VERSION},
-    link::link,
+    link::Links,
 };
 
 /// The packages of WASI 0.2 that are linked, empty as they are.
@@ -49,7 +49,8 @@ pub(crate) const fn entry_of(world: World) -> &'static str {
 ///
 /// # Errors
 /// `plugin_wrong_contract`, `plugin_unknown_import`.
-pub(crate) fn examine(engine: &Engine, component: &Component) -> Result<Surface, PluginError> {
+pub(crate) fn examine(links: &Links, component: &Component) -> Result<Surface, PluginError> {
+    let engine = links.engine();
     let ty = component.component_type();
     let world = world_of(engine, &ty)?;
     let mut surface = Surface { world, needs: BTreeSet::new(), uses_wasi: false, imports: Vec::new() };
@@ -73,7 +74,8 @@ pub(crate) fn examine(engine: &Engine, component: &Component) -> Result<Surface,
     }
     // Whatever is left that does not fit (an interface with other functions than the contract's) the linker finds.
     let everything = Grants { log: true, clock: true, random: true, metrics: true, state: true };
-    link(engine, component, surface.uses_wasi, everything)
+    links
+        .link(component, surface.uses_wasi, everything)
         .map_err(|e| wrong_contract(format!("the plugin's imports are not those of the contract: {e:#}")))?;
     Ok(surface)
 }

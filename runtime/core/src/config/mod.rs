@@ -4,6 +4,7 @@
 //! [`parse`], which checks it against the JSON Schema that the type derives. So one definition gives the type, the schema
 //! for editors, and every mistake with line, column and the nearest known key; and all mistakes are found, not the first.
 
+mod compiled;
 mod draft;
 mod mistake;
 mod node;

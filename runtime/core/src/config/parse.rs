@@ -1,7 +1,7 @@
 //! From a node to a Rust type, through the type's JSON Schema: every mistake, each with its place.
 
 use jsonschema::{
-    JsonType, PatternOptions, ValidationError, Validator,
+    JsonType, ValidationError, Validator,
     error::{TypeKind, ValidationErrorKind},
 };
 use schemars::JsonSchema;
@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::{
+    compiled::{Compiled, compile},
     draft::{Draft, MAX_REPAIRS},
     mistake::{Mistake, Mistakes},
     node::{Node, Value},
@@ -29,11 +30,11 @@ pub fn schema_of<T: JsonSchema>() -> Schema {
 /// Turns a node into a `T`. All mistakes are added to `mistakes`. Gives a `T` also when there are some, if one can be made of
 /// what is right, so that the rest can be checked as well: whether anything is wrong, `mistakes` says, and it takes no
 /// mistakes about the values that had to be made up.
-pub fn parse<T: DeserializeOwned + JsonSchema>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
-    let schema = schema_of::<T>();
-    let validator = compile(&schema, node, mistakes)?;
-    let (json, is_good) = check_with(&validator, &schema, node, mistakes);
-    let mut draft = Draft::new(&schema, &validator, json);
+pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(node: &Node, mistakes: &mut Mistakes) -> Option<T> {
+    let compiled = usable(Compiled::of::<T>(), node, mistakes)?;
+    let Compiled { schema, validator } = &*compiled;
+    let (json, is_good) = check_with(validator, schema, node, mistakes);
+    let mut draft = Draft::new(schema, validator, json);
     if !is_good {
         draft.mend()?;
     }
@@ -65,28 +66,27 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(node: &Node, mistakes: &mut Mista
 /// Checks a node against a schema and gives it as JSON. All mistakes are added; `None` when there was one. A value that
 /// was substituted whole (`${env:PORT}`) and that the schema wants as a number or a boolean is read as one.
 pub fn check_against(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> Option<Json> {
-    let validator = compile(schema, node, mistakes)?;
+    let validator = usable(compile(schema), node, mistakes)?;
     let (json, is_good) = check_with(&validator, schema, node, mistakes);
     is_good.then_some(json)
 }
 
-fn compile(schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> Option<Validator> {
-    match jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema) {
-        Ok(validator) => Some(validator),
-        Err(error) => {
-            mistakes.push(Mistake::new(
-                "invalid_schema",
-                &node.span,
-                format!("the schema itself is invalid: {error}"),
-            ));
-            None
-        }
-    }
+/// A schema that could be compiled; if it could not, that is a mistake.
+fn usable<C>(compiled: Result<C, String>, node: &Node, mistakes: &mut Mistakes) -> Option<C> {
+    compiled
+        .map_err(|error| {
+            let text = format!("the schema itself is invalid: {error}");
+            mistakes.push(Mistake::new("invalid_schema", &node.span, text));
+        })
+        .ok()
 }
 
 /// The node as JSON, and whether the schema takes it.
 fn check_with(validator: &Validator, schema: &Schema, node: &Node, mistakes: &mut Mistakes) -> (Json, bool) {
     let mut json = node.to_json();
+    if validator.is_valid(&json) {
+        return (json, true);
+    }
     let mistyped: Vec<String> = validator
         .iter_errors(&json)
         .filter(|e| matches!(e.kind(), ValidationErrorKind::Type { .. } | ValidationErrorKind::Enum { .. }))

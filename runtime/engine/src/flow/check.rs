@@ -238,7 +238,7 @@ fn unknown_keys(node: &Node, mistakes: &mut Mistakes) {
 }
 
 /// `None` when there is a mistake, `Some(None)` when the key is not there.
-fn optional<T: serde::de::DeserializeOwned + JsonSchema>(
+fn optional<T: serde::de::DeserializeOwned + JsonSchema + 'static>(
     node: &Node,
     key: &str,
     mistakes: &mut Mistakes,
@@ -284,10 +284,9 @@ fn source(
         return None;
     };
     let registry = context.registry;
-    let sources: Vec<_> =
-        registry.iter().filter(|(_, a)| a.source_schema().is_some()).map(|(n, _)| n).collect();
-    let Some((name, adapter, config)) = adapter_of(at, "source", sources.clone(), registry, mistakes) else {
-        for (_, adapter, config) in several_adapters(at, &sources, registry) {
+    let sources = registry.sources();
+    let Some((name, adapter, config)) = adapter_of(at, "source", sources.to_vec(), registry, mistakes) else {
+        for (_, adapter, config) in several_adapters(at, sources, registry) {
             let mut checker =
                 Checker::new(mistakes, context.base_dir, limits).with_connections(context.connections);
             let _checked = adapter.check_source(config, &mut checker);

@@ -18,6 +18,9 @@ const PLUGINS_LOADED_AT_ONCE: usize = 2;
 #[derive(Default, Clone)]
 pub struct Registry {
     adapters: BTreeMap<&'static str, Arc<dyn Adapter>>,
+    /// The names of those that are sources, and of those that are sinks: what a schema is made for only to know that there is one.
+    sources: Vec<&'static str>,
+    sinks: Vec<&'static str>,
 }
 
 /// Plugins by name, each loaded or not.
@@ -36,7 +39,22 @@ impl Registry {
     #[must_use]
     pub fn with(mut self, adapter: Arc<dyn Adapter>) -> Self {
         self.adapters.insert(adapter.name(), adapter);
+        let named = |is: fn(&dyn Adapter) -> bool| {
+            self.adapters.iter().filter(|(_, adapter)| is(&***adapter)).map(|(name, _)| *name).collect()
+        };
+        self.sources = named(|adapter| adapter.source_schema().is_some());
+        self.sinks = named(|adapter| adapter.sink_schema().is_some());
         self
+    }
+
+    /// The names of the adapters that have sources, in their order.
+    pub(crate) fn sources(&self) -> &[&'static str] {
+        &self.sources
+    }
+
+    /// The names of the adapters that have sinks, in their order.
+    pub(crate) fn sinks(&self) -> &[&'static str] {
+        &self.sinks
     }
 
     /// The adapter of that name.

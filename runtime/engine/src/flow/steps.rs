@@ -249,12 +249,11 @@ impl<'a> StepChecker<'a> {
 
     /// Checks a sink: a map of one adapter's name to its configuration.
     pub(crate) fn sink(&mut self, node: &Node, usage: SinkUse) -> Option<CheckedSinkUse> {
-        let sinks = self.context.registry.iter().filter(|(_, a)| a.sink_schema().is_some()).map(|(n, _)| n);
-        let known: Vec<_> = sinks.collect();
         let registry = self.context.registry;
-        let Some((name, adapter, config)) = adapter_of(node, "sink", known.clone(), registry, self.mistakes)
+        let known = registry.sinks();
+        let Some((name, adapter, config)) = adapter_of(node, "sink", known.to_vec(), registry, self.mistakes)
         else {
-            for (name, adapter, config) in several_adapters(node, &known, registry) {
+            for (name, adapter, config) in several_adapters(node, known, registry) {
                 let _checked = self.sink_of(node, name, adapter, config, usage);
             }
             return None;
