@@ -10,7 +10,7 @@ use gristmill_core::{
     message::check_header,
     plugin::{Description, PluginError, WantsHeaders, World},
 };
-use jsonschema::PatternOptions;
+use jsonschema::{PatternOptions, Validator};
 use wasmtime::{
     Store,
     component::{Instance, InstancePre, TypedFunc},
@@ -98,11 +98,11 @@ fn typed_describe(
     instance.get_typed_func(store, "describe").map_err(|e| other("describe", e))
 }
 
-/// Checks a description.
+/// Checks a description. Gives what checks configurations against its schema, too.
 ///
 /// # Errors
 /// `plugin_schema_too_complex`; `plugin_description_invalid`, with all that is wrong with it.
-pub(crate) fn check(raw: WitDescription) -> Result<Description, PluginError> {
+pub(crate) fn check(raw: WitDescription) -> Result<(Description, Validator), PluginError> {
     let mut wrong = Vec::new();
     if !is_name(&raw.name) {
         wrong.push(format!(
@@ -119,18 +119,18 @@ pub(crate) fn check(raw: WitDescription) -> Result<Description, PluginError> {
     if raw.summary.len() > MAX_SUMMARY_BYTES || raw.summary.chars().any(char::is_control) {
         wrong.push(format!("the summary is not one line of at most {MAX_SUMMARY_BYTES} bytes"));
     }
-    let config_schema = match read_schema(&raw.config_schema) {
+    let mut of_schema = None;
+    match read_schema(&raw.config_schema) {
         Ok(schema) => {
             // First of all, as compiling one that is not affordable would already cost too much.
             check_cost(&schema).map_err(|why| too_complex(&why))?;
-            wrong.extend(compile_schema(&schema).err());
-            schema
+            match compile_schema(&schema) {
+                Ok(validator) => of_schema = Some((schema, validator)),
+                Err(why) => wrong.push(why),
+            }
         }
-        Err(why) => {
-            wrong.push(why);
-            serde_json::Value::Null
-        }
-    };
+        Err(why) => wrong.push(why),
+    }
     let wants_headers = match raw.wants_headers {
         WitWantsHeaders::None => WantsHeaders::None,
         WitWantsHeaders::All => WantsHeaders::All,
@@ -143,18 +143,19 @@ pub(crate) fn check(raw: WitDescription) -> Result<Description, PluginError> {
             WantsHeaders::Listed(names)
         }
     };
-    if !wrong.is_empty() {
+    let (Some((config_schema, validator)), true) = (of_schema, wrong.is_empty()) else {
         let text = format!("the plugin describes itself wrongly: {}", wrong.join("; "));
         return Err(PluginError::new("plugin_description_invalid", text));
-    }
-    Ok(Description {
+    };
+    let description = Description {
         name: raw.name,
         version: raw.version,
         summary: raw.summary,
         config_schema,
         wants_headers,
         wants_body: raw.wants_body,
-    })
+    };
+    Ok((description, validator))
 }
 
 /// Lower-case letters, digits and hyphens, with a letter or digit first.
@@ -181,11 +182,10 @@ fn read_schema(text: &str) -> Result<serde_json::Value, String> {
     serde_json::from_str(text).map_err(|e| format!("the config-schema is not JSON: {e}"))
 }
 
-fn compile_schema(schema: &serde_json::Value) -> Result<(), String> {
+fn compile_schema(schema: &serde_json::Value) -> Result<Validator, String> {
     jsonschema::options()
         .with_pattern_options(PatternOptions::regex())
         .build(schema)
-        .map(drop)
         .map_err(|e| format!("the config-schema is not a JSON Schema: {e}"))
 }
 
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_good_description_is_taken_as_it_is() {
-        let description = check(good()).unwrap();
+        let (description, _) = check(good()).unwrap();
         assert_eq!(description.name, "a-plugin");
         assert_eq!(description.wants_headers, WantsHeaders::Listed(vec!["content-type".into()]));
     }

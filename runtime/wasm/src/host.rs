@@ -210,13 +210,13 @@ impl WasmHost {
             .map_err(|e| broken(&e))?;
         drop(permit);
         let Compiled { component, surface, kind, description } = compiled?;
-        let description = match description {
+        let (description, validator) = match description {
             Some(raw) => describe::check(raw)?,
             None => {
                 let raw = self.describe(&component, &surface).await?;
-                let description = describe::check(raw.clone())?;
+                let checked = describe::check(raw.clone())?;
                 self.keep(file.digest.clone(), component.clone(), raw).await?;
-                description
+                checked
             }
         };
         Ok(Loaded {
@@ -225,6 +225,7 @@ impl WasmHost {
             kind,
             surface,
             description,
+            validator,
             size_bytes: file.bytes.len(),
             digest: file.digest,
         })

@@ -11,7 +11,7 @@ use gristmill_core::{
         Description, Grant, Grants, LoadedPlugin, Plugin, PluginError, PluginScope, PluginSettings, World,
     },
 };
-use jsonschema::PatternOptions;
+use jsonschema::Validator;
 use wasmtime::component::Component;
 
 use crate::{
@@ -48,6 +48,8 @@ pub(crate) struct Loaded {
     pub(crate) kind: Kind,
     pub(crate) surface: Surface,
     pub(crate) description: Description,
+    /// Of the description's schema.
+    pub(crate) validator: Validator,
     pub(crate) digest: String,
     pub(crate) size_bytes: usize,
 }
@@ -123,11 +125,8 @@ impl Loaded {
     /// Whoever reads flows checks this too, and can say where in the file; here it is so that no guest is ever configured
     /// with what it said it does not take.
     fn check_config(&self, config: &serde_json::Value) -> Result<(), PluginError> {
-        let validator = jsonschema::options()
-            .with_pattern_options(PatternOptions::regex())
-            .build(&self.description.config_schema)
-            .map_err(|e| wrong_contract(format!("the plugin's config-schema is invalid: {e}")))?;
-        let wrong: Vec<_> = validator
+        let wrong: Vec<_> = self
+            .validator
             .iter_errors(config)
             .map(|e| {
                 let place = e.instance_path().to_string();
