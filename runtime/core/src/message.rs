@@ -161,6 +161,13 @@ impl Headers {
         headers.iter().map(|header| header.split(texts))
     }
 
+    /// The headers that have one of these names, in their order.
+    pub fn named<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let (headers, texts) = self.parts();
+        let of_these = headers.iter().filter(move |header| names.iter().any(|name| header.is(name, texts)));
+        of_these.map(|header| header.split(texts))
+    }
+
     /// How many headers there are, counting repeats.
     pub fn len(&self) -> usize {
         self.parts().0.len()

@@ -2,7 +2,9 @@
 
 use std::{
     marker::PhantomData,
-    sync::{Arc, Mutex},
+    num::NonZeroUsize,
+    sync::{Arc, LazyLock, Mutex},
+    thread,
     time::{Duration, Instant as StdInstant},
 };
 
@@ -47,6 +49,10 @@ pub(crate) trait Entry: Send + Sync + 'static {
 
 /// So many headers are handed over without asking for memory. Few plugins want more, and every call has room for them.
 const FEW_HEADERS: usize = 2;
+
+/// How many instances there are at most, if nothing is said of it. Asked once: the answer is read from several files.
+static PROCESSORS: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
 
 /// The entry point of the world `transformer`.
 pub(crate) enum Transform {}
@@ -112,9 +118,7 @@ impl<E: Entry> Bound<E> {
     /// When that instance cannot be made.
     pub(crate) async fn new(parts: BoundParts) -> Result<Self, StartFault> {
         let limits = &parts.shared.limits;
-        let instances = limits
-            .instances
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get));
+        let instances = limits.instances.unwrap_or(*PROCESSORS);
         parts.ticker.pace().at_least_every(Duration::from_millis(limits.deadline_ms));
         let first = parts.start_instance::<E>().await?;
         Ok(Self {
@@ -254,13 +258,11 @@ fn internal(text: &str) -> Failure {
 }
 
 /// The headers that the plugin asked for, in the message's order.
-fn wanted<'m>(wants: &WantsHeaders, message: &'m Message) -> SmallVec<[(&'m str, &'m str); FEW_HEADERS]> {
+fn wanted<'m>(wants: &'m WantsHeaders, message: &'m Message) -> SmallVec<[(&'m str, &'m str); FEW_HEADERS]> {
     match wants {
         WantsHeaders::None => SmallVec::new(),
         WantsHeaders::All => message.headers().iter().collect(),
-        WantsHeaders::Listed(names) => {
-            message.headers().iter().filter(|(name, _)| names.iter().any(|n| n == name)).collect()
-        }
+        WantsHeaders::Listed(names) => message.headers().named(names).collect(),
     }
 }
 

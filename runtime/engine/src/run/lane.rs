@@ -15,7 +15,10 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     task::{Context, Poll, Waker},
 };
@@ -24,6 +27,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     places: Mutex<Places>,
+    /// How many there are, for who only wants to know whether there are any. Only the endpoint's thread makes them more.
+    taken: AtomicUsize,
     /// The number of the delivery that passes; 0 when there is none. While there is one, nothing else is in the lane, and one
     /// thread alone looks at it: the endpoint's, which lets it pass and lets nothing else in meanwhile. So nothing here orders
     /// memory.
@@ -60,14 +65,14 @@ pub(crate) struct Ticket {
 impl Lane {
     /// A place at the end. Numbers are given by the endpoint, begin with 1 and only grow.
     pub(crate) fn enter(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
-        self.lock().0.push_back(Place { number, generation, reached: 0, waker: None });
+        self.append(Place { number, generation, reached: 0, waker: None });
         Ticket { lane: Arc::clone(self), number, stays: false }
     }
 
     /// The same for a delivery that is taken through its flow at once, and on this thread. If the lane is empty, it passes: before
     /// anything else enters the lane, or the delivery is polled on another thread, [`Lane::stay`] must be called.
     pub(crate) fn pass(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
-        if !self.lock().0.is_empty() {
+        if self.taken.load(Acquire) != 0 {
             return self.enter(number, generation);
         }
         self.passing.store(number, Relaxed);
@@ -82,8 +87,14 @@ impl Lane {
         if number != 0 {
             self.passing.store(0, Relaxed);
             let (generation, reached) = (self.generation.load(Relaxed), self.reached.load(Relaxed));
-            self.lock().0.push_back(Place { number, generation, reached, waker: None });
+            self.append(Place { number, generation, reached, waker: None });
         }
+    }
+
+    fn append(&self, place: Place) {
+        let mut places = self.lock();
+        places.0.push_back(place);
+        self.taken.store(places.0.len(), Release);
     }
 
     /// The queue is never left half changed, so a poisoned lock is taken all the same.
@@ -199,6 +210,7 @@ impl Drop for Ticket {
         }
         if let Some(index) = places.index(self.number) {
             places.0.remove(index);
+            self.lane.taken.store(places.0.len(), Release);
             places.wake(index);
         }
     }

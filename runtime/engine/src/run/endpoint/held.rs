@@ -38,30 +38,42 @@ pub(super) struct Held {
 }
 
 /// Room for one delivery; given back when dropped.
-pub(super) struct Room(Arc<Shared>);
+pub(super) struct Room(Option<Arc<Shared>>);
 
-/// Takes one delivery through a version, which counts it for its drain, and tells its source how it ended. `now` is the time, if
-/// it is known.
+/// What a delivery is carried with.
+pub(super) struct Carrier {
+    pub(super) version: Arc<Version>,
+    /// Counts in the version as a delivery that its drain waits for.
+    _counted: TaskTrackerToken,
+}
+
+/// What the next delivery can have of one that has settled: to count anew who uses what costs as much as a small step.
+pub(super) struct Kept {
+    pub(super) carrier: Carrier,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Takes one delivery through a version, and tells its source how it ended. `now` is the time, if it is known. Gives back what the
+/// next delivery can have.
 ///
 /// Not an `async fn`: it would have room for its arguments twice, and there is one of these for each delivery that waits.
 pub(super) fn carry(
-    version: Arc<Version>,
+    carrier: Carrier,
     held: Held,
     mut now: Option<Instant>,
-    counted: TaskTrackerToken,
-) -> impl Future<Output = ()> + Send + 'static {
+) -> impl Future<Output = Option<Kept>> + Send + 'static {
     async move {
-        let _counted = &counted;
+        let version = &carrier.version;
         loop {
-            let outcome = once(&version, &held, &mut now).await;
+            let outcome = once(version, &held, &mut now).await;
             let released = outcome.settlement == Settlement::Released;
             if released && version.is_stopped() {
                 // By the time the version is stopped the endpoint has another one, or is closing; it decides.
-                match held.room.0.offers.upgrade() {
-                    Some(endpoint) => offer(&endpoint, held, &version),
-                    None => held.release(&version),
+                match held.room.offers() {
+                    Some(endpoint) => offer(&endpoint, held, version),
+                    None => held.release(version),
                 }
-                return;
+                return None;
             }
             if released && version.ordering.strict && held.ticket.is_some() {
                 // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
@@ -76,8 +88,8 @@ pub(super) fn carry(
                 now = None;
                 continue;
             }
-            held.settle(&version, outcome, now);
-            return;
+            let shared = held.settle(version, outcome, now);
+            return shared.map(|shared| Kept { carrier, shared });
         }
     }
 }
@@ -131,13 +143,15 @@ async fn once(version: &Version, held: &Held, now: &mut Option<Instant>) -> Outc
 impl Held {
     /// Tells the source how the delivery ended. The room is given back, and the lane moves on, before the source hears:
     /// it may offer the next at once. `now` is the time, if it is known.
-    fn settle(self, version: &Version, outcome: Outcome, now: Option<Instant>) {
+    /// Gives back what the room was of.
+    fn settle(self, version: &Version, outcome: Outcome, now: Option<Instant>) -> Option<Arc<Shared>> {
         let Self { message, acknowledgement, ticket, failure: _, accepted, room } = self;
         let now = now.unwrap_or_else(Instant::now);
         version.observer.settled(&message, &outcome, now.duration_since(accepted));
         drop(ticket);
-        drop(room);
+        let shared = room.leave();
         acknowledgement.forward(outcome);
+        shared
     }
 
     /// The version was stopped, and there is no other to offer it to. What is behind it in its lane does not go on, though its
@@ -148,7 +162,7 @@ impl Held {
         }
         let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
         say_released(version, &self.message, &failure);
-        self.settle(version, released(Some(Arc::new(failure))), None);
+        drop(self.settle(version, released(Some(Arc::new(failure))), None));
     }
 }
 
@@ -159,15 +173,39 @@ fn released(failure: Option<Arc<Failure>>) -> Outcome {
 // === impl Room ===
 
 impl Room {
-    pub(super) fn take(shared: &Arc<Shared>) -> Self {
+    pub(super) fn take(shared: Arc<Shared>) -> Self {
         shared.in_flight.fetch_add(1, Atomic::AcqRel);
-        Self(Arc::clone(shared))
+        Self(Some(shared))
+    }
+
+    /// Gives it back, and what it is of.
+    fn leave(mut self) -> Option<Arc<Shared>> {
+        self.given_back()
+    }
+
+    fn given_back(&mut self) -> Option<Arc<Shared>> {
+        let shared = self.0.take()?;
+        shared.in_flight.fetch_sub(1, Atomic::AcqRel);
+        shared.settled.notify_one();
+        Some(shared)
+    }
+
+    /// Where the endpoint is offered what could not be finished, if it is still there.
+    fn offers(&self) -> Option<mpsc::UnboundedSender<Command>> {
+        self.0.as_ref()?.offers.upgrade()
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Atomic::AcqRel);
-        self.0.settled.notify_one();
+        drop(self.given_back());
+    }
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    pub(super) fn new(version: &Arc<Version>) -> Self {
+        Self { version: Arc::clone(version), _counted: version.tasks.token() }
     }
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::{
     Command, EndpointState, Shared,
-    held::{Held, Room, carry, offer},
+    held::{Carrier, Held, Kept, Room, carry, offer},
     lanes::Lanes,
     turn::Turn,
 };
@@ -59,7 +59,10 @@ pub(super) struct Task {
     closing: Option<oneshot::Sender<()>>,
     closed: bool,
     /// The room of a delivery that needed no task.
-    spare: Option<ReusableBoxFuture<'static, ()>>,
+    spare: Option<ReusableBoxFuture<'static, Option<Kept>>>,
+    /// What else is left of it. Not kept while anything is waited for: whoever waits for a version to drain must not wait for an
+    /// endpoint that has nothing to do.
+    kept: Option<Kept>,
     turn: Turn,
     /// Who gets what could not be finished once this endpoint is closed.
     heir: Option<mpsc::WeakUnboundedSender<Command>>,
@@ -93,6 +96,7 @@ impl Task {
             closing: None,
             closed: false,
             spare: None,
+            kept: None,
             turn: Turn::default(),
             heir: None,
         }
@@ -107,10 +111,12 @@ impl Task {
             }
             if self.turn.is_over() {
                 self.turn = Turn::default();
+                self.kept = None;
                 tokio::task::yield_now().await;
             }
             match self.commands.try_recv() {
                 Ok(command) => {
+                    self.kept = None;
                     self.obey(command).await;
                     continue;
                 }
@@ -124,6 +130,7 @@ impl Task {
                 self.took(Ok(Some(delivery)));
                 continue;
             }
+            self.kept = None;
             let mut waits = false;
             // The source comes before all that is seldom, and what is seldom is made only when it is polled: while messages are
             // there, a turn costs no more than a look for commands.
@@ -260,7 +267,7 @@ impl Task {
             // Its key could not be told, or the version before had no lanes.
             None => (held.ticket, held.failure) = self.place(&held.message),
         }
-        self.dispatch(held, None);
+        self.dispatch(Carrier::new(&self.version), held, None);
     }
 
     fn note_health(&mut self) {
@@ -352,9 +359,14 @@ impl Task {
         self.version.observer.accepted(&mut message);
         let (ticket, failure) = self.place(&message);
         let accepted = std::time::Instant::now();
-        let room = Room::take(&self.shared);
+        let kept = self.kept.take();
+        let Kept { carrier, shared } = kept.unwrap_or_else(|| Kept {
+            carrier: Carrier::new(&self.version),
+            shared: Arc::clone(&self.shared),
+        });
+        let room = Room::take(shared);
         let held = Held { message, acknowledgement, ticket, failure, accepted, room };
-        self.dispatch(held, Some(accepted));
+        self.dispatch(carrier, held, Some(accepted));
     }
 
     /// A place in the lane of the message's key.
@@ -383,19 +395,17 @@ impl Task {
     }
 
     /// Begins to take a delivery through the version that is attached. `now` is the time, if it is known.
-    fn dispatch(&mut self, held: Held, now: Option<std::time::Instant>) {
+    fn dispatch(&mut self, carrier: Carrier, held: Held, now: Option<std::time::Instant>) {
         self.turn.begins(now.unwrap_or_else(std::time::Instant::now));
         // A task that panics drops what it holds, which releases it.
-        let version = Arc::clone(&self.version);
-        let token = version.tasks.token();
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
             // By the time it has its turn, the clock has moved.
-            tokio::spawn(carry(version, held, None, token));
+            tokio::spawn(carry(carrier, held, None));
             return;
         }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
-        let carried = carry(version, held, now, token);
+        let carried = carry(carrier, held, now);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
                 spare.set(carried);
@@ -409,7 +419,10 @@ impl Task {
             lane.stay();
         }
         match polled {
-            Ok(Poll::Ready(())) => self.spare = Some(carried),
+            Ok(Poll::Ready(kept)) => {
+                self.spare = Some(carried);
+                self.kept = kept;
+            }
             // It is polled again as soon as it is a task, whatever has woken it meanwhile.
             Ok(Poll::Pending) => drop(tokio::spawn(carried)),
             // Said by the panic's hook; what it held is dropped with it.
