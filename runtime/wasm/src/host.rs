@@ -10,7 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use gristmill_core::{
-    Clock, SystemClock, background,
+    Clock, SystemClock,
+    background::{self, GiveWay},
     plugin::{LoadedPlugin, PluginError, PluginHost},
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
@@ -64,6 +65,9 @@ pub struct WasmHost {
     /// What is loaded, by content. The lock of an entry is held while it is loaded.
     loaded: Mutex<HashMap<String, Slot>>,
 }
+
+/// Code of plugins of so many bytes is found within milliseconds.
+const SMALL_BYTES: usize = 8 << 20;
 
 type Slot = Arc<AsyncMutex<Weak<Loaded>>>;
 
@@ -157,8 +161,7 @@ impl WasmHost {
     /// Loads the plugin of that name.
     pub(crate) async fn load_by_name(&self, name: &str) -> Result<Arc<Loaded>, PluginError> {
         let (folder, owned) = (self.folder.clone(), name.to_owned());
-        let file =
-            tokio::task::spawn_blocking(move || folder.read(&owned)).await.map_err(|e| broken(&e))??;
+        let file = in_background(GiveWay::Wholly, "gristmill-read", move || folder.read(&owned)).await??;
         self.load_file(file).await.map_err(|mut error| {
             error.text = format!("plugin `{name}`: {}", error.text);
             error
@@ -188,28 +191,51 @@ impl WasmHost {
 
     async fn make(&self, file: PluginFile) -> Result<Loaded, PluginError> {
         let permit = self.compiling.acquire().await.map_err(|e| broken(&e))?;
-        let (links, cache) = (self.parts.links.clone(), self.cache.clone());
         // Whoever asks again for what has once taken too long must not add a second thread that does.
         let in_compiler = InCompiler::enter(&self.in_compiler, &file.digest)
             .ok_or_else(|| compiles_for_long("is still being compiled, for whoever asked for it before"))?;
-        // A task that blocks, though another thread does the work: tokio's clock, where it is paused, stands still for it.
-        let compiling = tokio::task::spawn_blocking(move || {
-            background::give_way("gristmill-compile", move || {
-                let compiled = compile(&links, cache.as_deref(), &file);
-                drop(in_compiler);
-                (file, compiled)
-            })
-        });
-        let (file, compiled) = tokio::time::timeout(self.compile_timeout, compiling)
-            .await
-            .map_err(|_| {
+        let compiling = self.compile_or_find(file, in_compiler);
+        let (file, compiled) =
+            tokio::time::timeout(self.compile_timeout, compiling).await.map_err(|_| {
                 let limit = self.compile_timeout.as_millis();
                 compiles_for_long(&format!("did not compile within {limit} ms (compile_timeout_ms)"))
-            })?
-            .map_err(|e| broken(&e))?
-            .map_err(|e| broken(&e))?;
+            })??;
         drop(permit);
-        let Compiled { component, surface, kind, description } = compiled?;
+        self.loaded(file, compiled).await
+    }
+
+    async fn compile_or_find(
+        &self,
+        file: PluginFile,
+        in_compiler: InCompiler,
+    ) -> Result<(PluginFile, Compiled), PluginError> {
+        let (mut file, mut in_compiler) = (file, in_compiler);
+        if let Some(cache) = self.cache.clone() {
+            let how = if file.bytes.len() <= SMALL_BYTES { GiveWay::Wholly } else { GiveWay::Mostly };
+            let links = self.parts.links.clone();
+            let finding = in_background(how, "gristmill-find", move || {
+                let found = find(&links, &cache, &file);
+                (file, in_compiler, found)
+            });
+            let found;
+            (file, in_compiler, found) = finding.await?;
+            if let Some(found) = found {
+                return Ok((file, found?));
+            }
+        }
+        let links = self.parts.links.clone();
+        let compiling = in_background(GiveWay::Mostly, "gristmill-compile", move || {
+            let compiled = compile(&links, &file);
+            drop(in_compiler);
+            (file, compiled)
+        });
+        let (file, compiled) = compiling.await?;
+        Ok((file, compiled?))
+    }
+
+    /// With what it says of itself.
+    async fn loaded(&self, file: PluginFile, compiled: Compiled) -> Result<Loaded, PluginError> {
+        let Compiled { component, surface, kind, description } = compiled;
         let (description, validator) = match description {
             Some(raw) => describe::check(raw)?,
             None => {
@@ -276,13 +302,29 @@ impl fmt::Debug for WasmHost {
     }
 }
 
-/// Makes code of a file, or takes it from the cache. Runs for long: off the async threads.
-fn compile(links: &Links, cache: Option<&Cache>, file: &PluginFile) -> Result<Compiled, PluginError> {
+/// Does this on a thread in the background. A task that blocks waits for it: tokio's clock, where it is paused, stands still for one.
+async fn in_background<T: Send + 'static>(
+    how: GiveWay,
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PluginError> {
+    let task = tokio::task::spawn_blocking(move || background::give_way(how, name, work));
+    task.await.map_err(|e| broken(&e))?.map_err(|e| broken(&e))
+}
+
+/// Code that was made of this file before. Runs for milliseconds: off the async threads.
+fn find(links: &Links, cache: &Cache, file: &PluginFile) -> Option<Result<Compiled, PluginError>> {
+    let Entry { component, description } = cache.get(links.engine(), &file.digest)?;
+    let compiled = || {
+        let (kind, surface) = (kind_of(&file.bytes)?, examine(links, &component)?);
+        Ok(Compiled { component, surface, kind, description: Some(description) })
+    };
+    Some(compiled())
+}
+
+/// Makes code of a file. Runs for long: off the async threads.
+fn compile(links: &Links, file: &PluginFile) -> Result<Compiled, PluginError> {
     let (engine, kind) = (links.engine(), kind_of(&file.bytes)?);
-    if let Some(Entry { component, description }) = cache.and_then(|c| c.get(engine, &file.digest)) {
-        let surface = examine(links, &component)?;
-        return Ok(Compiled { component, surface, kind, description: Some(description) });
-    }
     let binary = to_component(engine, kind, &file.bytes)?;
     let component = Component::from_binary(engine, &binary).map_err(|e| invalid(&e))?;
     let surface = examine(links, &component)?;

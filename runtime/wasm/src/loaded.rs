@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gristmill_core::{
-    Clock,
+    Clock, background,
     limits::{FlowLimits, PluginLimits},
     observe::Unobserved,
     plugin::{
@@ -170,6 +170,7 @@ impl LoadedPlugin for Loaded {
             .links
             .link(&self.component, self.surface.uses_wasi, settings.grants)
             .map_err(|e| wrong_contract(format!("the plugin cannot be linked: {e:#}")))?;
+        background::pause();
         let limits = &settings.limits;
         let secrets = Secrets::new(&settings.secrets);
         let parts = BoundParts {

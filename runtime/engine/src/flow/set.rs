@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use gristmill_core::{
+    background,
     config::{Mistake, Mistakes, Node, Span},
     connection::Connections,
     plugin::PluginHost,
@@ -70,6 +71,7 @@ pub async fn check_set(
     let mut parsed: Vec<(PathBuf, Result<Read, Mistakes>)> = Vec::with_capacity(files.len());
     for file in files {
         let found = read(&file, context);
+        background::pause();
         parsed.push((file.path, found));
     }
     parsed.sort_by(|a, b| a.0.cmp(&b.0));
@@ -90,6 +92,7 @@ pub async fn check_set(
         .into_iter()
         .enumerate()
         .map(|(index, (path, read))| {
+            background::pause();
             let check = match read {
                 Ok(read) => read.check(path.clone(), with),
                 Err(mistakes) => {
@@ -108,7 +111,10 @@ pub async fn check_set(
 /// Asks the plugins whether they take their configurations.
 async fn rehearse(rehearsals: Vec<(usize, Rehearsal)>, checked: &mut [CheckedFile]) {
     let mut refusals = stream::iter(rehearsals)
-        .map(|(index, rehearsal)| async move { (index, rehearsal.run().await) })
+        .map(|(index, rehearsal)| async move {
+            background::pause();
+            (index, rehearsal.run().await)
+        })
         .buffer_unordered(REHEARSALS_AT_ONCE);
     while let Some((index, refusal)) = refusals.next().await {
         let (Some(refusal), Some(file)) = (refusal, checked.get_mut(index)) else { continue };
