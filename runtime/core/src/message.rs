@@ -563,6 +563,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn headers_are_found_by_several_names_in_their_order() {
+        let mut headers = Headers::new();
+        let long = "x".repeat(SHORT_HEADER_BYTES);
+        for (name, value) in [("b", "1"), ("a", "2"), ("c", "3"), ("b", &long)] {
+            headers.append(name, value).unwrap();
+        }
+        let names = ["a", "b", "d"].map(str::to_owned);
+        assert!(headers.named(&names).eq([("b", "1"), ("a", "2"), ("b", &long)]));
+        assert_eq!(headers.named(&[]).count(), 0);
+    }
+
+    #[test]
     fn an_id_is_numbered_whatever_is_before_the_number() {
         let id = |prefix: &str, number| MessageId::numbered(prefix, number).as_str().to_owned();
         assert_eq!(id("orders", 0), "orders:0");

@@ -194,6 +194,9 @@ fn run(arguments: &Measure) -> Result<()> {
             others * 100.0
         ));
     }
+    if arguments.plots.is_some() && report.plots.is_empty() {
+        report.remarks.push("nothing was drawn: no case that was measured has a plot (`growth` has)".into());
+    }
     println!("{}", report.table());
     if let Some(file) = &arguments.json {
         let json = serde_json::to_vec_pretty(&report)?;
