@@ -1,9 +1,10 @@
-//! The lineage of a delivery: how many branches it has does not matter, the source hears exactly once, and hears the
-//! worst.
+//! What is owed for a delivery, and the lineage that makes its worst branch the answer: how many branches it has does not matter, the
+//! source hears exactly once, and hears the worst.
 //!
-//! Every branch holds an [`Acknowledgement`]. All of them share one record; when the last one is gone, what waits for the outcome is
-//! told. So a branch that is forgotten, cancelled, or lost to a panic counts as released and can never be taken for
-//! delivered: promise 1 rests on `Drop`, not on the care of each step.
+//! A source gives an [`Acknowledgement`] with each delivery. While the delivery is on its way through a flow it has a [`Lineage`], and
+//! every branch beside its trunk holds a [`Branch`] of it; when the last one is gone, what waits for the outcome is told, and with it
+//! the acknowledgement is settled. Either, when it is forgotten, cancelled, or lost to a panic, counts as released and can never be
+//! taken for delivered: promise 1 rests on `Drop`, not on the care of each step.
 
 use std::{
     future::poll_fn,
@@ -17,65 +18,111 @@ use crate::{
     settlement::{Outcome, Settlement},
 };
 
-/// What one branch of a delivery owes. Settle it; if it is dropped instead, the branch counts as released.
-pub struct Acknowledgement {
-    record: Arc<Shared<dyn Complete>>,
-    settled: bool,
-}
+/// What is owed to a source for one delivery. Settle it; if it is dropped instead, the delivery counts as released.
+pub struct Acknowledgement(Option<Box<dyn FnOnce(Outcome) + Send>>);
 
 /// The lineage of one delivery's way through a flow, for what takes it through: the *trunk*, which is told how it ended by what it
-/// does and needs no acknowledgement. Only a branch beside it asks for memory.
+/// does and needs no branch. Only what is beside it asks for memory.
 #[derive(Default)]
 pub struct Lineage {
     reply: Mutex<Option<Reply>>,
     /// What the branches have in common, and the trunk as one of them.
-    branches: OnceLock<Arc<Shared<Awaited>>>,
+    branches: OnceLock<Arc<Shared>>,
 }
 
-/// What all branches have in common. One piece of memory, whatever is to be done in the end.
-struct Shared<C: ?Sized>(Mutex<Record<C>>);
+/// What one branch of a delivery owes to its lineage. Settle it; if it is dropped instead, the branch counts as released.
+pub struct Branch {
+    record: Arc<Shared>,
+    settled: bool,
+}
 
-struct Record<C: ?Sized> {
+/// What all branches have in common.
+struct Shared(Mutex<Record>);
+
+struct Record {
     /// How many are not done.
     branches: usize,
     worst: Settlement,
     dead_lettered: bool,
-    reply: Option<Reply>,
     failure: Option<Arc<Failure>>,
-    complete: C,
-}
-
-/// What is done when the last branch has settled.
-trait Complete: Send {
-    fn complete(&mut self, outcome: Outcome);
-}
-
-/// The outcome is awaited.
-#[derive(Default)]
-struct Awaited {
+    /// Made when the last branch is done.
     outcome: Option<Outcome>,
+    /// Who waits for it.
     waker: Option<Waker>,
 }
 
 // === impl Acknowledgement ===
 
 impl Acknowledgement {
-    /// The acknowledgement of a new delivery. `complete` is called once, when the last branch has settled, on whichever
-    /// thread that happens: it must neither block nor panic.
+    /// The acknowledgement of a new delivery. `complete` is called once, when the delivery has settled, on whichever thread that
+    /// happens: it must neither block nor panic.
     pub fn new(complete: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self { record: Arc::new(Shared(Mutex::new(Record::of(Some(complete))))), settled: false }
+        Self(Some(Box::new(complete)))
     }
 
+    /// Tells the source how the delivery ended.
+    pub fn complete(mut self, outcome: Outcome) {
+        self.tell(outcome);
+    }
+
+    /// It is done.
+    pub fn delivered(self) {
+        self.complete(Outcome::of(Settlement::Delivered));
+    }
+
+    /// It is done, and this is the answer.
+    pub fn replied(self, reply: Reply) {
+        self.complete(Outcome { reply: Some(reply), ..Outcome::of(Settlement::Delivered) });
+    }
+
+    /// It is done: a dead letter holds it.
+    pub fn dead_lettered(self) {
+        self.complete(Outcome { dead_lettered: true, ..Outcome::of(Settlement::Delivered) });
+    }
+
+    /// It is not to be tried again.
+    pub fn rejected(self, failure: Option<Arc<Failure>>) {
+        self.complete(Outcome { failure, ..Outcome::of(Settlement::Rejected) });
+    }
+
+    /// It is to be tried again.
+    pub fn released(self, failure: Option<Arc<Failure>>) {
+        self.complete(Outcome { failure, ..Outcome::of(Settlement::Released) });
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        if let Some(complete) = self.0.take() {
+            complete(outcome);
+        }
+    }
+}
+
+impl Drop for Acknowledgement {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.tell(Outcome::of(Settlement::Released));
+        }
+    }
+}
+
+impl std::fmt::Debug for Acknowledgement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acknowledgement").field("settled", &self.0.is_none()).finish_non_exhaustive()
+    }
+}
+
+// === impl Branch ===
+
+impl Branch {
     /// One more branch of the same delivery.
     #[must_use]
     pub fn branch(&self) -> Self {
-        self.record.lock().branches += 1;
-        Self { record: Arc::clone(&self.record), settled: false }
+        Self::of(&self.record)
     }
 
-    /// What the source shall answer. The last call wins; it is sent when the delivery has settled.
-    pub fn set_reply(&self, reply: Reply) {
-        self.record.lock().reply = Some(reply);
+    fn of(record: &Arc<Shared>) -> Self {
+        record.lock().branches += 1;
+        Self { record: Arc::clone(record), settled: false }
     }
 
     /// This branch is done.
@@ -85,12 +132,8 @@ impl Acknowledgement {
 
     /// This branch is done: a dead letter holds it.
     pub fn dead_lettered(self) {
-        self.forward(Outcome {
-            settlement: Settlement::Delivered,
-            dead_lettered: true,
-            reply: None,
-            failure: None,
-        });
+        self.record.lock().dead_lettered = true;
+        self.delivered();
     }
 
     /// This branch is not to be tried again.
@@ -103,25 +146,13 @@ impl Acknowledgement {
         self.settle(Settlement::Released, failure);
     }
 
-    /// Passes on what another delivery's lineage came to: for an endpoint that stands between source and flow.
-    pub fn forward(mut self, outcome: Outcome) {
-        self.settled = true;
-        let mut record = self.record.lock();
-        record.dead_lettered |= outcome.dead_lettered;
-        if outcome.reply.is_some() {
-            record.reply = outcome.reply;
-        }
-        record.end(outcome.settlement, outcome.failure);
-    }
-
-    /// Settles this branch.
-    pub fn settle(mut self, settlement: Settlement, failure: Option<Arc<Failure>>) {
+    fn settle(mut self, settlement: Settlement, failure: Option<Arc<Failure>>) {
         self.settled = true;
         self.record.lock().end(settlement, failure);
     }
 }
 
-impl Drop for Acknowledgement {
+impl Drop for Branch {
     fn drop(&mut self) {
         if !self.settled {
             self.record.lock().end(Settlement::Released, None);
@@ -129,9 +160,9 @@ impl Drop for Acknowledgement {
     }
 }
 
-impl std::fmt::Debug for Acknowledgement {
+impl std::fmt::Debug for Branch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acknowledgement").field("settled", &self.settled).finish_non_exhaustive()
+        f.debug_struct("Branch").field("settled", &self.settled).finish_non_exhaustive()
     }
 }
 
@@ -144,11 +175,8 @@ impl Lineage {
     }
 
     /// A branch beside the trunk.
-    pub fn branch(&self) -> Acknowledgement {
-        let record =
-            self.branches.get_or_init(|| Arc::new(Shared(Mutex::new(Record::of(Awaited::default())))));
-        record.lock().branches += 1;
-        Acknowledgement { record: Arc::clone(record) as Arc<Shared<dyn Complete>>, settled: false }
+    pub fn branch(&self) -> Branch {
+        Branch::of(self.branches.get_or_init(|| Arc::new(Shared(Mutex::new(Record::of_trunk())))))
     }
 
     /// What the source shall answer. The last call wins, whichever branch it is of; it is sent when the delivery has settled.
@@ -160,22 +188,21 @@ impl Lineage {
     pub async fn outcome(self, trunk: Settlement) -> Outcome {
         let reply = self.reply.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = self.branches.into_inner() else {
-            return Outcome { settlement: trunk, dead_lettered: false, reply, failure: None };
+            return Outcome { reply, ..Outcome::of(trunk) };
         };
         record.lock().end(trunk, None);
         let outcome = poll_fn(|context| {
             let mut record = record.lock();
-            let awaited = &mut record.complete;
-            match awaited.outcome.take() {
+            match record.outcome.take() {
                 Some(outcome) => Poll::Ready(outcome),
                 None => {
-                    awaited.waker = Some(context.waker().clone());
+                    record.waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
         })
         .await;
-        Outcome { reply: reply.or(outcome.reply), ..outcome }
+        Outcome { reply, ..outcome }
     }
 }
 
@@ -187,30 +214,28 @@ impl std::fmt::Debug for Lineage {
 
 // === impl Shared ===
 
-impl<C: ?Sized> Shared<C> {
+impl Shared {
     /// A poisoned lock is taken all the same: the record has no invariant that a panic could have broken halfway.
-    fn lock(&self) -> MutexGuard<'_, Record<C>> {
+    fn lock(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Record ===
 
-impl<C> Record<C> {
-    /// Of a delivery with one branch.
-    fn of(complete: C) -> Self {
+impl Record {
+    /// Of a delivery that has nothing but its trunk.
+    fn of_trunk() -> Self {
         Self {
             branches: 1,
             worst: Settlement::Delivered,
             dead_lettered: false,
-            reply: None,
             failure: None,
-            complete,
+            outcome: None,
+            waker: None,
         }
     }
-}
 
-impl<C: Complete + ?Sized> Record<C> {
     /// A branch has ended so. The last one tells.
     fn end(&mut self, settlement: Settlement, failure: Option<Arc<Failure>>) {
         if settlement > self.worst {
@@ -221,32 +246,15 @@ impl<C: Complete + ?Sized> Record<C> {
         }
         self.branches = self.branches.saturating_sub(1);
         if self.branches == 0 {
-            self.complete.complete(Outcome {
+            self.outcome = Some(Outcome {
                 settlement: self.worst,
                 dead_lettered: self.dead_lettered,
-                reply: self.reply.take(),
+                reply: None,
                 failure: self.failure.take(),
             });
-        }
-    }
-}
-
-// === impl Complete ===
-
-/// Called at most once.
-impl<F: FnOnce(Outcome) + Send> Complete for Option<F> {
-    fn complete(&mut self, outcome: Outcome) {
-        if let Some(call) = self.take() {
-            call(outcome);
-        }
-    }
-}
-
-impl Complete for Awaited {
-    fn complete(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
         }
     }
 }
@@ -255,6 +263,8 @@ impl Complete for Awaited {
 mod tests {
     use std::sync::mpsc;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn acknowledgement() -> (Acknowledgement, mpsc::Receiver<Outcome>) {
@@ -262,16 +272,16 @@ mod tests {
         (Acknowledgement::new(move |outcome| tell.send(outcome).unwrap()), told)
     }
 
+    /// What it came to, which must be known by now.
+    fn known(lineage: Lineage, trunk: Settlement) -> Outcome {
+        lineage.outcome(trunk).now_or_never().unwrap()
+    }
+
     #[test]
-    fn the_source_hears_once_and_only_after_the_last_branch() {
+    fn the_source_hears_once() {
         let (ack, told) = acknowledgement();
-        let branches: Vec<_> = (0..3).map(|_| ack.branch()).collect();
-        ack.delivered();
-        for branch in branches {
-            assert!(told.try_recv().is_err());
-            branch.delivered();
-        }
-        assert_eq!(told.try_recv().unwrap().settlement, Settlement::Delivered);
+        ack.rejected(None);
+        assert_eq!(told.try_recv().unwrap().settlement, Settlement::Rejected);
         assert!(told.recv().is_err(), "told twice");
     }
 
@@ -284,45 +294,60 @@ mod tests {
             ([Released, Delivered, Rejected], Released),
             ([Delivered, Delivered, Delivered], Delivered),
         ] {
-            let (ack, told) = acknowledgement();
+            let lineage = Lineage::new();
+            let stem = lineage.branch();
             for settlement in settlements {
-                ack.branch().settle(settlement, None);
+                stem.branch().settle(settlement, None);
             }
-            ack.delivered();
-            assert_eq!(told.recv().unwrap().settlement, worst, "{settlements:?}");
+            stem.delivered();
+            assert_eq!(known(lineage, Delivered).settlement, worst, "{settlements:?}");
         }
     }
 
     #[test]
     fn dropped_without_settlement_is_released() {
         let (ack, told) = acknowledgement();
-        let forgotten = ack.branch();
-        ack.delivered();
-        drop(forgotten);
+        drop(ack);
         assert_eq!(told.recv().unwrap().settlement, Settlement::Released);
+        let lineage = Lineage::new();
+        drop(lineage.branch());
+        assert_eq!(known(lineage, Settlement::Delivered).settlement, Settlement::Released);
     }
 
     #[test]
     fn lost_to_a_panic_is_released() {
         let (ack, told) = acknowledgement();
-        let branch = ack.branch();
-        ack.delivered();
+        let lineage = Lineage::new();
+        let branch = lineage.branch();
         std::thread::spawn(move || {
-            let _held = branch;
+            let _held = (ack, branch);
             panic!("on purpose");
         })
         .join()
         .unwrap_err();
         assert_eq!(told.recv().unwrap().settlement, Settlement::Released);
+        assert_eq!(known(lineage, Settlement::Delivered).settlement, Settlement::Released);
     }
 
     #[test]
     fn a_dead_letter_is_delivered_and_says_so() {
+        let lineage = Lineage::new();
+        lineage.branch().dead_lettered();
         let (ack, told) = acknowledgement();
-        ack.branch().dead_lettered();
-        ack.delivered();
+        ack.complete(known(lineage, Settlement::Delivered));
         let outcome = told.recv().unwrap();
         assert_eq!((outcome.settlement, outcome.name()), (Settlement::Delivered, "dead_lettered"));
+    }
+
+    #[test]
+    fn the_failure_is_that_of_the_worst_branch() {
+        let failure = |text: &str| Some(Arc::new(Failure::new(crate::ErrorClass::Internal, text)));
+        let lineage = Lineage::new();
+        lineage.branch().rejected(failure("rejected"));
+        lineage.branch().released(failure("released"));
+        lineage.branch().released(failure("released, too"));
+        let outcome = known(lineage, Settlement::Delivered);
+        assert_eq!(outcome.failure.unwrap().text(), "released");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Plugins as the engine sees them: what they say of themselves, what they may, and one call at a time. How they run is
 //! for the host to know (`gristmill-wasm`, or a double in a test).
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use crate::{
     limits::{FlowLimits, PluginLimits},
     message::Message,
     observe::PluginObserver,
+    step::Next,
+    stopwatch::Stopwatch,
 };
 
 /// The two worlds of the contract `gristmill:plugin`.
@@ -216,17 +218,30 @@ pub trait LoadedPlugin: Send + Sync {
 /// A plugin bound to a step, ready for messages. Calls may be made at the same time; each has an instance of its own.
 #[async_trait]
 pub trait Plugin: Send + Sync {
-    /// Transforms one message. Only for [`World::Transformer`].
+    /// Asks what is to become of one message. Only for [`World::Transformer`].
     ///
     /// # Errors
     /// A failure of class `plugin_*`.
-    async fn transform(&self, message: &Message) -> Result<Transformed, Failure>;
+    async fn transform(&self, message: &Message, watch: &Stopwatch) -> Result<Transformed, Failure>;
+
+    /// Asks, and does to the message what the plugin said. To be overridden by what can do both with less memory.
+    ///
+    /// # Errors
+    /// Those of [`Plugin::transform`] and of [`Transformed::apply`].
+    fn transform_and_apply<'a>(
+        &'a self,
+        message: Message,
+        limits: &'a FlowLimits,
+        watch: &'a Stopwatch,
+    ) -> Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>> {
+        Box::pin(async move { self.transform(&message, watch).await?.apply(message, limits) })
+    }
 
     /// Asks for routes. Only for [`World::Router`].
     ///
     /// # Errors
     /// A failure of class `plugin_*`.
-    async fn route(&self, message: &Message) -> Result<Vec<String>, Failure>;
+    async fn route(&self, message: &Message, watch: &Stopwatch) -> Result<Vec<String>, Failure>;
 
     /// Whether it is fit; changes wake the receiver.
     fn health(&self) -> watch::Receiver<Health>;
@@ -259,6 +274,40 @@ impl Grants {
             Grant::Random => self.random,
             Grant::Metrics => self.metrics,
             Grant::State => self.state,
+        }
+    }
+}
+
+// === impl Transformed ===
+
+impl Transformed {
+    /// What becomes of the message.
+    ///
+    /// # Errors
+    /// `plugin_malformed` when nothing is emitted or a change cannot be made ([`Change::apply`]); `limit` when more is emitted than
+    /// `limits.fan_out`.
+    pub fn apply(self, message: Message, limits: &FlowLimits) -> Result<Next, Failure> {
+        match self {
+            Self::Change(change) => change.apply(message, limits).map(Next::Continue),
+            Self::Drop(reason) => Ok(Next::Drop(reason)),
+            Self::Emit(changes) if changes.is_empty() => Err(Failure::new(
+                ErrorClass::PluginMalformed,
+                "the plugin emitted no message: an empty `emit` is not allowed, `drop` says so on purpose",
+            )),
+            Self::Emit(changes) if changes.len() > limits.fan_out => Err(Failure::new(
+                ErrorClass::Limit,
+                format!(
+                    "{} messages are more than the limit of {} (limits.fan_out)",
+                    changes.len(),
+                    limits.fan_out
+                ),
+            )),
+            Self::Emit(changes) => {
+                let children = changes.into_iter().enumerate().map(|(index, change)| {
+                    change.apply(message.clone().with_id(message.id().child(index)), limits)
+                });
+                children.collect::<Result<_, _>>().map(Next::Emit)
+            }
         }
     }
 }

@@ -41,6 +41,11 @@ impl Settlement {
 }
 
 impl Outcome {
+    /// This, and nothing more to say of it.
+    pub const fn of(settlement: Settlement) -> Self {
+        Self { settlement, dead_lettered: false, reply: None, failure: None }
+    }
+
     /// The name used in logs and metrics: the settlement, or `dead_lettered`.
     pub const fn name(&self) -> &'static str {
         match self.settlement {

@@ -2,7 +2,9 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use crate::{acknowledgement::Lineage, clock::Clock, failure::Failure, message::Message};
+use crate::{
+    acknowledgement::Lineage, clock::Clock, failure::Failure, message::Message, stopwatch::Stopwatch,
+};
 
 /// Which flow it is, and which version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct StepContext<'a> {
     pub lineage: &'a Lineage,
     /// The time.
     pub clock: &'a Arc<dyn Clock>,
+    /// How long things take. Was read when the step began; a step that reads it at its end spares the engine to do so.
+    pub watch: &'a Stopwatch,
 }
 
 /// What became of the message.

@@ -3,16 +3,18 @@
 use std::{
     marker::PhantomData,
     num::NonZeroUsize,
+    pin::Pin,
     sync::{Arc, LazyLock, Mutex},
     thread,
-    time::{Duration, Instant as StdInstant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use gristmill_core::{
-    ErrorClass, Failure, Message,
+    ErrorClass, Failure, Message, Moment, Stopwatch,
     limits::{FlowLimits, PluginLimits},
     plugin::{Health, Plugin, Transformed, WantsHeaders},
+    step::Next,
 };
 use smallvec::SmallVec;
 use tokio::sync::{Semaphore, watch};
@@ -136,9 +138,10 @@ impl<E: Entry> Bound<E> {
     fn call<'a>(
         &'a self,
         message: &'a Message,
+        watch: &'a Stopwatch,
     ) -> impl Future<Output = Result<E::Answer, Failure>> + Send + 'a {
         async move {
-            let started = StdInstant::now();
+            let started = watch.recent();
             let quarantine = &self.parts.quarantine;
             quarantine.check()?;
             // Never closed, so this only waits; what waits here when the plugin is held back is refused by `admit`.
@@ -149,14 +152,14 @@ impl<E: Entry> Bound<E> {
                 }
             };
             let ticket = quarantine.admit()?;
-            let begun = if waited { StdInstant::now() } else { started };
+            let begun = if waited { watch.read() } else { started };
             let result = self.attempt(message, begun).await;
             let (verdict, failure) = match &result {
                 Ok(_) => (Verdict::Fine, None),
                 Err(Failed { failure, verdict }) => (*verdict, Some(failure)),
             };
             ticket.settle(verdict, message.id(), failure);
-            self.parts.shared.observer.call(message, started.elapsed(), failure);
+            self.parts.shared.observer.call(message, watch.read().since(started), failure);
             result.map_err(|failed| failed.failure)
         }
     }
@@ -166,7 +169,7 @@ impl<E: Entry> Bound<E> {
     fn attempt<'a>(
         &'a self,
         message: &'a Message,
-        mut begun: StdInstant,
+        mut begun: Moment,
     ) -> impl Future<Output = Result<E::Answer, Failed>> + Send + 'a {
         async move {
             let parts = &self.parts;
@@ -176,7 +179,7 @@ impl<E: Entry> Bound<E> {
                 // Boxed: few calls begin with it, and all would have room for it.
                 let start = Box::pin(parts.start_instance::<E>());
                 taken = Some(start.await.map_err(|fault| Failed::start(fault, &shared.secrets))?);
-                begun = StdInstant::now();
+                begun = Moment::now();
             }
             let Some(instance) = &mut taken else { return Err(Failed::internal("there is no instance")) };
             let answer = {
@@ -213,11 +216,21 @@ impl BoundParts {
 
 #[async_trait]
 impl Plugin for Bound<Transform> {
-    async fn transform(&self, message: &Message) -> Result<Transformed, Failure> {
-        self.call(message).await
+    async fn transform(&self, message: &Message, watch: &Stopwatch) -> Result<Transformed, Failure> {
+        self.call(message, watch).await
     }
 
-    async fn route(&self, _: &Message) -> Result<Vec<String>, Failure> {
+    /// Not an `async fn`, which would have room for the message twice.
+    fn transform_and_apply<'a>(
+        &'a self,
+        message: Message,
+        limits: &'a FlowLimits,
+        watch: &'a Stopwatch,
+    ) -> Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>> {
+        Box::pin(async move { self.call(&message, watch).await?.apply(message, limits) })
+    }
+
+    async fn route(&self, _: &Message, _: &Stopwatch) -> Result<Vec<String>, Failure> {
         Err(internal("a transformer was asked for routes"))
     }
 
@@ -228,12 +241,12 @@ impl Plugin for Bound<Transform> {
 
 #[async_trait]
 impl Plugin for Bound<Route> {
-    async fn transform(&self, _: &Message) -> Result<Transformed, Failure> {
+    async fn transform(&self, _: &Message, _: &Stopwatch) -> Result<Transformed, Failure> {
         Err(internal("a router was asked to transform"))
     }
 
-    async fn route(&self, message: &Message) -> Result<Vec<String>, Failure> {
-        self.call(message).await
+    async fn route(&self, message: &Message, watch: &Stopwatch) -> Result<Vec<String>, Failure> {
+        self.call(message, watch).await
     }
 
     fn health(&self) -> watch::Receiver<Health> {

@@ -1,12 +1,9 @@
 //! What a plugin says of itself, asked for once in a sandbox, and checked before anyone believes it.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use gristmill_core::{
+    Moment,
     message::check_header,
     plugin::{Description, PluginError, WantsHeaders, World},
 };
@@ -63,7 +60,7 @@ pub(crate) async fn ask(
         let (description,) = describe.call_async(&mut store, ()).await?;
         wasmtime::Result::Ok(Ok(description))
     };
-    let answered = time.run(Instant::now(), CallLimits { guest: timeout, wall: timeout }, pin!(asking)).await;
+    let answered = time.run(Moment::now(), CallLimits { guest: timeout, wall: timeout }, pin!(asking)).await;
     let fault = match answered {
         Ok(Ok(answer)) => return answer,
         Ok(Err(error)) => GuestFault::from_error(&error, store.data()),

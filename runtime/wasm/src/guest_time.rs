@@ -16,9 +16,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use gristmill_core::Moment;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 use wasmtime::{Store, UpdateDeadline};
@@ -38,7 +39,6 @@ pub(crate) struct CallLimits {
 /// atomic because the store wants its parts to be `Sync`.
 #[derive(Debug)]
 pub(crate) struct GuestTime {
-    base: Instant,
     limit_ns: AtomicU64,
     spent_ns: AtomicU64,
     slice_started_ns: AtomicU64,
@@ -68,7 +68,6 @@ pub(crate) struct WallTimeout {
 impl GuestTime {
     pub(crate) fn new(pace: Arc<Pace>) -> Arc<Self> {
         Arc::new(Self {
-            base: Instant::now(),
             limit_ns: AtomicU64::new(0),
             spent_ns: AtomicU64::new(0),
             slice_started_ns: AtomicU64::new(0),
@@ -94,7 +93,7 @@ impl GuestTime {
     /// When the call took too long in all. Too long in the guest is an error of the call itself: [`DeadlinePassed`].
     pub(crate) fn run<'a, F: Future>(
         &'a self,
-        started: Instant,
+        started: Moment,
         limits: CallLimits,
         mut call: Pin<&'a mut F>,
     ) -> impl Future<Output = Result<F::Output, WallTimeout>> + use<'a, F> {
@@ -104,7 +103,7 @@ impl GuestTime {
         let mut timeout: Option<Pin<Box<Sleep>>> = None;
         let mut started = Some(started);
         poll_fn(move |cx| {
-            self.slice_starts(started.take().unwrap_or_else(Instant::now));
+            self.slice_starts(started.take().unwrap_or_else(Moment::now));
             if let Poll::Ready(output) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
@@ -118,7 +117,7 @@ impl GuestTime {
     }
 
     fn interrupt(&self) -> wasmtime::Result<UpdateDeadline> {
-        let now = nanos(self.base.elapsed());
+        let now = Moment::now().as_nanos();
         self.count(now, Some(thread_cpu_ns()));
         let limit = self.limit_ns.load(Relaxed);
         if self.spent_ns.load(Relaxed) > limit {
@@ -133,8 +132,8 @@ impl GuestTime {
         Ok(UpdateDeadline::Yield(1))
     }
 
-    fn slice_starts(&self, now: Instant) {
-        let now = nanos(now.saturating_duration_since(self.base));
+    fn slice_starts(&self, now: Moment) {
+        let now = now.as_nanos();
         self.slice_started_ns.store(now, Relaxed);
         self.counted_ns.store(now, Relaxed);
         // The next slice may be on another thread, whose processor time is another one.
@@ -143,7 +142,7 @@ impl GuestTime {
     }
 
     fn slice_ends(&self) {
-        self.count(nanos(self.base.elapsed()), None);
+        self.count(Moment::now().as_nanos(), None);
     }
 
     /// Adds what the guest used since the last time.

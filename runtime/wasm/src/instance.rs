@@ -7,7 +7,7 @@ use std::{
 };
 
 use gristmill_core::{
-    Clock, MessageId,
+    Clock, MessageId, Moment,
     limits::{FlowLimits, PluginLimits},
     observe::PluginObserver,
     plugin::Grants,
@@ -224,7 +224,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
             let (answer,) = configure.call_async(&mut store, (config,)).await?;
             wasmtime::Result::Ok((entry, answer))
         };
-        let result = time.run(Instant::now(), limits, pin!(starting)).await;
+        let result = time.run(Moment::now(), limits, pin!(starting)).await;
         match result {
             Ok(Ok((entry, Ok(())))) => {
                 store.data_mut().end_call();
@@ -246,7 +246,7 @@ impl<R: Lift + Send + Sync + 'static> Instance<R> {
         id: &'a MessageId,
         headers: &'a [(&'a str, &'a str)],
         body: &'a [u8],
-        started: Instant,
+        started: Moment,
         limits: CallLimits,
         ticker: &'a Ticker,
     ) -> impl Future<Output = Result<Result<R, WitFailure>, GuestFault>> + Send + 'a {

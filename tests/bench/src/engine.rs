@@ -9,7 +9,7 @@
 use std::{hint::black_box, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use gristmill_core::{Message, limits::FlowLimits, plugin::Transformed, step::FlowFacts};
+use gristmill_core::{Message, Stopwatch, limits::FlowLimits, plugin::Transformed, step::FlowFacts};
 use gristmill_engine::expression::{Expression, Scope, Template};
 use gristmill_mill::{
     Mill,
@@ -44,11 +44,13 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
     let host = Arc::new(WasmHost::new(WasmHostConfig::new(&setup.plugins))?);
     let plugin = tokio.block_on(bind(&host, "bench-set-header"))?;
     let mill = tokio.block_on(Mill::start(WITH_PLUGIN, &message, host))?;
+    let watch = Stopwatch::unread();
     let mut floor = || {
         timed(&tokio, setup, async || {
             for _ in 0..BATCH {
                 let message = black_box(message.clone());
-                black_box(plugin.transform(&message).await.map_err(failed)?);
+                watch.forget();
+                black_box(plugin.transform(&message, &watch).await.map_err(failed)?);
             }
             Ok(())
         })
@@ -58,7 +60,9 @@ pub(crate) fn plugin(setup: &Setup, report: &mut Report) -> Result<()> {
         timed(&tokio, setup, async || {
             for _ in 0..BATCH {
                 let message = black_box(message.clone());
-                let Transformed::Change(change) = plugin.transform(&message).await.map_err(failed)? else {
+                watch.forget();
+                let Transformed::Change(change) = plugin.transform(&message, &watch).await.map_err(failed)?
+                else {
                     bail!("the plugin did not change the message");
                 };
                 black_box(change.apply(message, &limits).map_err(failed)?);

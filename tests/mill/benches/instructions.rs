@@ -12,7 +12,7 @@
 
 use std::{env, hint::black_box, sync::Arc};
 
-use gristmill_core::{Message, plugin::Plugin};
+use gristmill_core::{Message, Stopwatch, plugin::Plugin};
 use gristmill_mill::{
     Mill,
     flows::{WITH_PLUGIN, with_steps},
@@ -85,8 +85,10 @@ impl Calls {
 
     fn make(&self, calls: u64) {
         self.tokio.block_on(async {
+            let watch = Stopwatch::unread();
             for _ in 0..calls {
-                black_box(self.plugin.transform(&self.message).await.map_err(failed).unwrap());
+                watch.forget();
+                black_box(self.plugin.transform(&self.message, &watch).await.map_err(failed).unwrap());
             }
         });
     }

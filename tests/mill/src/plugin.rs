@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use bench_rename::rename;
 use bench_set_header::{READS, SETS, queue_of};
 use gristmill_core::{
-    Failure, Headers, Message, Timestamp,
+    Failure, Headers, Message, Stopwatch, Timestamp,
     limits::{FlowLimits, PluginLimits},
     plugin::{Grants, Plugin, PluginHost, PluginScope, PluginSettings, Transformed},
 };
@@ -84,7 +84,7 @@ pub const PLUGINS: [&str; 3] = ["bench-set-header", "bench-rename", "bench-all-h
 /// When it cannot be called, or its answer is wrong.
 pub async fn check(host: &WasmHost, file: &str) -> Result<()> {
     let message = message()?;
-    let answer = bind(host, file).await?.transform(&message).await.map_err(failed)?;
+    let answer = bind(host, file).await?.transform(&message, &Stopwatch::unread()).await.map_err(failed)?;
     ensure!(is_right(file, &message, &answer), "the plugin {file} gave a wrong answer: {answer:?}");
     Ok(())
 }

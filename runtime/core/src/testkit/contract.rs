@@ -10,7 +10,6 @@ use crate::{
     config::{Mistakes, Node, Span},
     delivery::Delivery,
     message::Message,
-    settlement::Settlement,
     sink::{Outgoing, Sink},
     source::{Source, SourceSpec},
 };
@@ -181,7 +180,7 @@ async fn a_release_is_offered_again<H: SourceHarness>(mut harness: H) {
     harness.inject(body(1)).await;
     let first = next(&mut *source).await;
     let id = first.message.id().clone();
-    first.acknowledgement.settle(Settlement::Released, None);
+    first.acknowledgement.released(None);
     let second = next(&mut *source).await;
     assert_eq!((second.message.id(), second.message.body()), (&id, &body(1)));
     second.acknowledgement.delivered();

@@ -16,6 +16,7 @@ use crate::{
         Description, Grant, Health, LoadedPlugin, Plugin, PluginError, PluginHost, PluginSettings,
         Transformed, WantsHeaders, World,
     },
+    stopwatch::Stopwatch,
 };
 
 type Transform = Arc<dyn Fn(&Message) -> Result<Transformed, Failure> + Send + Sync>;
@@ -180,7 +181,7 @@ impl LoadedPlugin for ScriptedPlugin {
 
 #[async_trait]
 impl Plugin for ScriptedPlugin {
-    async fn transform(&self, message: &Message) -> Result<Transformed, Failure> {
+    async fn transform(&self, message: &Message, _: &Stopwatch) -> Result<Transformed, Failure> {
         self.take_time(message).await;
         match &self.call {
             Call::Transform(call) => call(message),
@@ -188,7 +189,7 @@ impl Plugin for ScriptedPlugin {
         }
     }
 
-    async fn route(&self, message: &Message) -> Result<Vec<String>, Failure> {
+    async fn route(&self, message: &Message, _: &Stopwatch) -> Result<Vec<String>, Failure> {
         self.take_time(message).await;
         match &self.call {
             Call::Route(call) => call(message),

@@ -14,12 +14,11 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering as Atomic},
     task::{Context, Poll},
-    time::Instant,
 };
 
 use futures_util::future::BoxFuture;
 use gristmill_core::{
-    Acknowledgement, ErrorClass, Failure, Lineage, Message, Settlement,
+    Branch, ErrorClass, Failure, Lineage, Message, Moment, Settlement, Stopwatch,
     step::{Next, Running, StepContext},
 };
 use smallvec::{SmallVec, smallvec};
@@ -44,6 +43,8 @@ pub(crate) struct Journey<'a> {
     pub(crate) children: &'a AtomicUsize,
     /// Where its outcome is awaited.
     pub(crate) lineage: &'a Lineage,
+    /// Knows when its last step ended, unless something was waited for since.
+    pub(crate) watch: &'a Stopwatch,
     /// How many splits the message stands in.
     pub(crate) splits: usize,
 }
@@ -68,32 +69,33 @@ enum Progress {
     Held,
 }
 
-/// A message on its way through the steps. Gives how its branch ended, which its acknowledgement has been told.
+/// A message on its way through the steps. Gives how its branch ended, which its lineage has been told.
 pub(crate) struct Walk<'a> {
     journey: Journey<'a>,
     frames: Frames<'a>,
     /// What a branch owes until it is settled. The trunk owes nothing: what it is worth is how it ends.
-    acknowledgement: Option<Acknowledgement>,
+    owes: Option<Branch>,
     progress: Progress,
+    /// As it is before the step that is tried: for another attempt, and for the dead letter. `None` as long as it is the one that the
+    /// source gave.
+    message: Option<Message>,
     at: At<'a>,
-    /// When the clock was last read, if nothing was waited for since: to read it costs as much as an allocation.
-    now: Option<Instant>,
 }
 
-/// Where a walk is when it waits, and between two polls.
+/// Where a walk is when it waits, and between two polls. Small: it is moved often.
 enum At<'a> {
     /// Not begun. A strict order lets it begin when nothing is before it; the failure is what is wrong with the message.
-    Start(Option<Failure>),
+    Start(Option<Box<Failure>>),
     /// Before the next step.
-    Next(Walking),
+    Next,
     /// Before a step that what comes before it in its lane has not started.
     Turn(Attempt<'a>),
     /// In a step, since then.
-    Step(Attempt<'a>, Instant, StepFuture<'a>),
+    Step(Attempt<'a>, Moment, StepFuture<'a>),
     /// Before another attempt.
     Pause(Attempt<'a>, Pin<Box<Sleep>>),
     /// Copies are in the branches of a step; the message goes on after them.
-    Branches(Message, BoxFuture<'a, Settlement>),
+    Branches(BoxFuture<'a, Settlement>),
     /// What is left is no walk: children, or what the flow says of a failure.
     Rest(BoxFuture<'a, Settlement>),
     Ended,
@@ -108,14 +110,10 @@ enum Moved<'a> {
 
 type StepFuture<'a> = Pin<Box<dyn Future<Output = Result<Next, Failure>> + Send + 'a>>;
 
-/// The message; `None` as long as it is the one that the source gave.
-type Walking = Option<Message>;
-
 /// A step that is tried.
+#[derive(Clone, Copy)]
 struct Attempt<'a> {
     node: &'a StepNode<RunningStep>,
-    /// As it was before the step: for another attempt, and for the dead letter.
-    message: Walking,
     /// From 1.
     number: u32,
 }
@@ -123,22 +121,16 @@ struct Attempt<'a> {
 // === impl Walk ===
 
 impl<'a> Walk<'a> {
-    /// Through all steps of the version. `failure` is what is wrong with the message before its first step; `now` is the time, if
-    /// it is known.
-    pub(crate) fn trunk(journey: Journey<'a>, failure: Option<Failure>, now: Option<Instant>) -> Self {
+    /// Through all steps of the version. `failure` is what is wrong with the message before its first step.
+    pub(crate) fn trunk(journey: Journey<'a>, failure: Option<Box<Failure>>) -> Self {
         Self {
             journey,
             frames: smallvec![Frame { steps: &journey.version.steps, next: 0 }],
-            acknowledgement: None,
+            owes: None,
             progress: Progress::Counts,
+            message: None,
             at: At::Start(failure),
-            now,
         }
-    }
-
-    /// When the clock was last read, if nothing was waited for since.
-    pub(crate) fn now(&self) -> Option<Instant> {
-        self.now
     }
 
     /// A branch of another walk, whose message stands before the next of these steps. Boxed, because walks do not nest without
@@ -147,20 +139,13 @@ impl<'a> Walk<'a> {
         journey: Journey<'a>,
         frames: Frames<'a>,
         message: Message,
-        acknowledgement: Acknowledgement,
+        owes: Branch,
         progress: Progress,
     ) -> Pin<Box<Self>> {
-        Box::pin(Self {
-            journey,
-            frames,
-            acknowledgement: Some(acknowledgement),
-            progress,
-            at: At::Next(Some(message)),
-            now: None,
-        })
+        Box::pin(Self { journey, frames, owes: Some(owes), progress, message: Some(message), at: At::Next })
     }
 
-    fn start(&mut self, failure: Option<Failure>, context: &Context<'_>) -> Moved<'a> {
+    fn start(&mut self, failure: Option<Box<Failure>>, context: &Context<'_>) -> Moved<'a> {
         if self.journey.version.ordering.strict
             && let Some(ticket) = self.journey.ticket
             && ticket.poll_is_first(context).is_pending()
@@ -169,16 +154,16 @@ impl<'a> Walk<'a> {
         }
         Moved::On(match failure {
             // A key that could not be told.
-            Some(failure) => self.give_up(failure, None),
-            None => At::Next(None),
+            Some(failure) => self.give_up(*failure, None),
+            None => At::Next,
         })
     }
 
-    fn next(&mut self, message: Walking, context: &mut Context<'_>) -> Moved<'a> {
+    fn next(&mut self, context: &mut Context<'_>) -> Moved<'a> {
         while let Some(frame) = self.frames.last_mut() {
             if let Some(node) = frame.steps.get(frame.next) {
                 frame.next += 1;
-                return self.turn(Attempt { node, message, number: 1 }, context);
+                return self.turn(Attempt { node, number: 1 }, context);
             }
             self.frames.pop();
         }
@@ -194,12 +179,12 @@ impl<'a> Walk<'a> {
         self.begin(attempt, context)
     }
 
-    fn begin(&mut self, mut attempt: Attempt<'a>, context: &mut Context<'_>) -> Moved<'a> {
-        let Journey { version, lineage, original, .. } = self.journey;
+    fn begin(&mut self, attempt: Attempt<'a>, context: &mut Context<'_>) -> Moved<'a> {
+        let Journey { version, lineage, original, watch, .. } = self.journey;
         let node = attempt.node;
-        let given = attempt.message.as_ref().unwrap_or(original).clone();
+        let given = self.message.as_ref().unwrap_or(original).clone();
         version.observer.step_begins(node.index, &given);
-        if let Some(kept) = &mut attempt.message {
+        if let Some(kept) = &mut self.message {
             // It is for another attempt, which is rare enough to read the body again.
             kept.forget_reading();
         }
@@ -209,17 +194,18 @@ impl<'a> Walk<'a> {
             attempt: attempt.number,
             lineage,
             clock: &version.clock,
+            watch,
         };
-        let began = self.now.unwrap_or_else(Instant::now);
+        let began = watch.recent();
         // A panic is a fault of the step, not of the deliveries beside it: it fails this attempt and nothing else.
         match catch_unwind(AssertUnwindSafe(|| node.step.step.run(given, step))) {
             Ok(Running::Done(result)) => {
-                self.started(&attempt);
+                self.started(attempt);
                 self.ended(attempt, began, result)
             }
             Ok(Running::Waiting(running)) => self.step(attempt, began, running, true, context),
             Err(panic) => {
-                self.started(&attempt);
+                self.started(attempt);
                 self.ended(attempt, began, Err(panicked(&*panic)))
             }
         }
@@ -228,7 +214,7 @@ impl<'a> Walk<'a> {
     fn step(
         &mut self,
         attempt: Attempt<'a>,
-        began: Instant,
+        began: Moment,
         mut running: StepFuture<'a>,
         is_first: bool,
         context: &mut Context<'_>,
@@ -236,7 +222,7 @@ impl<'a> Walk<'a> {
         let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context)));
         if is_first {
             // What takes its place in an order at its first poll has then taken it.
-            self.started(&attempt);
+            self.started(attempt);
         }
         match polled {
             Ok(Poll::Pending) => Moved::Waits(At::Step(attempt, began, running)),
@@ -246,7 +232,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Those behind it in its lane may follow.
-    fn started(&self, attempt: &Attempt<'a>) {
+    fn started(&self, attempt: Attempt<'a>) {
         if let Some(ticket) = self.journey.ticket
             && attempt.number == 1
             && self.progress == Progress::Counts
@@ -255,16 +241,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn ended(&mut self, attempt: Attempt<'a>, began: Instant, result: Result<Next, Failure>) -> Moved<'a> {
-        let Journey { version, original, .. } = self.journey;
-        let (index, message) = (attempt.node.index, attempt.message.as_ref().unwrap_or(original));
+    fn ended(&mut self, attempt: Attempt<'a>, began: Moment, result: Result<Next, Failure>) -> Moved<'a> {
+        let Journey { version, original, watch, .. } = self.journey;
+        let (index, message) = (attempt.node.index, self.message.as_ref().unwrap_or(original));
         let over = result.as_ref().ok().and_then(|next| within_fan_out(self.journey, next).err());
         let result = over.map_or(result, Err);
-        let now = Instant::now();
-        self.now = Some(now);
-        version.observer.step_ended(index, message, now.duration_since(began), result.as_ref().err());
+        let took = watch.after(began).since(began);
+        version.observer.step_ended(index, message, took, result.as_ref().err());
         match result {
-            Ok(Next::Continue(changed)) => Moved::On(At::Next(Some(changed))),
+            Ok(Next::Continue(changed)) => self.goes_on_as(changed),
             Ok(Next::Drop(reason)) => {
                 version.observer.dropped(index, message, &reason);
                 self.end(Settlement::Delivered)
@@ -273,7 +258,7 @@ impl<'a> Walk<'a> {
                 if let Some(steps) = attempt.node.step.branches.get(branch) {
                     self.frames.push(Frame { steps, next: 0 });
                 }
-                Moved::On(At::Next(Some(changed)))
+                self.goes_on_as(changed)
             }
             Ok(Next::EnterAll(message, branches)) => self.enter_all(attempt.node, message, branches),
             Ok(Next::Emit(children)) => self.emit(children),
@@ -281,9 +266,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn goes_on_as(&mut self, message: Message) -> Moved<'a> {
+        self.message = Some(message);
+        Moved::On(At::Next)
+    }
+
     /// A copy goes through each of these branches, one after the other, until one does not end as delivered.
     fn enter_all(
-        &self,
+        &mut self,
         node: &'a StepNode<RunningStep>,
         message: Message,
         branches: Vec<usize>,
@@ -303,7 +293,8 @@ impl<'a> Walk<'a> {
             stem.delivered();
             ended
         });
-        Moved::On(At::Branches(message, branches))
+        self.message = Some(message);
+        Moved::On(At::Branches(branches))
     }
 
     /// Each child goes on from where its parent stood, one after the other, so that their order is kept.
@@ -311,19 +302,20 @@ impl<'a> Walk<'a> {
         let Some(last) = children.pop() else { return self.end(Settlement::Delivered) };
         if children.is_empty() {
             // One child needs no branch of its own.
-            return Moved::On(At::Next(Some(last)));
+            return self.goes_on_as(last);
         }
-        let acknowledgement = self.takes_over();
+        self.message = None;
+        let owes = self.takes_over();
         let journey = Journey { splits: self.journey.splits + 1, ..self.journey };
         let (frames, progress) = (mem::take(&mut self.frames), self.progress);
         Moved::On(At::Rest(Box::pin(async move {
             let mut worst = Settlement::Delivered;
             for child in children {
-                let branch = acknowledgement.branch();
+                let branch = owes.branch();
                 let ended = Self::branch(journey, frames.clone(), child, branch, Progress::Held).await;
                 worst = worst.max(ended);
             }
-            let ended = Self::branch(journey, frames, last, acknowledgement, progress).await;
+            let ended = Self::branch(journey, frames, last, owes, progress).await;
             worst.max(ended)
         })))
     }
@@ -335,7 +327,7 @@ impl<'a> Walk<'a> {
         let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt.number, &failure)) else {
             return self.give_up(failure, Some(attempt));
         };
-        let message = attempt.message.as_ref().unwrap_or(original);
+        let message = self.message.as_ref().unwrap_or(original);
         tracing::debug!(
             target: "gristmill::flow", flow = &*version.facts.id, version = &*version.facts.version,
             step = &*attempt.node.path, message_id = message.id().as_str(), attempt = attempt.number,
@@ -349,32 +341,30 @@ impl<'a> Walk<'a> {
     /// told.
     fn give_up(&mut self, failure: Failure, attempt: Option<Attempt<'a>>) -> At<'a> {
         let journey = self.journey;
-        let acknowledgement = self.takes_over();
-        let (step, attempts, plugin, message) = match attempt {
-            Some(Attempt { node, message, number }) => {
-                (&*node.path, number, node.step.plugin.as_deref(), message)
-            }
-            None => ("parallel.by", 1, None, None),
+        let owes = self.takes_over();
+        let (step, attempts, plugin) = match attempt {
+            Some(Attempt { node, number }) => (&*node.path, number, node.step.plugin.as_deref()),
+            None => ("parallel.by", 1, None),
         };
-        let message = message.unwrap_or_else(|| journey.original.clone());
+        let message = self.message.take().unwrap_or_else(|| journey.original.clone());
         let given_up = GivenUp { failure, attempts, message, step, plugin };
-        At::Rest(Box::pin(give_up(journey, given_up, acknowledgement)))
+        At::Rest(Box::pin(give_up(journey, given_up, owes)))
     }
 
     /// One more branch beside this one.
-    fn beside(&self) -> Acknowledgement {
-        self.acknowledgement.as_ref().map_or_else(|| self.journey.lineage.branch(), Acknowledgement::branch)
+    fn beside(&self) -> Branch {
+        self.owes.as_ref().map_or_else(|| self.journey.lineage.branch(), Branch::branch)
     }
 
     /// What this branch owes, for what goes on in its place.
-    fn takes_over(&mut self) -> Acknowledgement {
-        self.acknowledgement.take().unwrap_or_else(|| self.journey.lineage.branch())
+    fn takes_over(&mut self) -> Branch {
+        self.owes.take().unwrap_or_else(|| self.journey.lineage.branch())
     }
 
     /// The branch itself is done; `ended` is how what came of it ended, and of that the lineage was told.
     fn end(&mut self, ended: Settlement) -> Moved<'a> {
-        if let Some(acknowledgement) = self.acknowledgement.take() {
-            acknowledgement.delivered();
+        if let Some(branch) = self.owes.take() {
+            branch.delivered();
         }
         Moved::Ended(ended)
     }
@@ -389,18 +379,18 @@ impl Future for Walk<'_> {
         loop {
             let moved = match at {
                 At::Start(failure) => walk.start(failure, context),
-                At::Next(message) => walk.next(message, context),
+                At::Next => walk.next(context),
                 At::Turn(attempt) => walk.turn(attempt, context),
                 At::Step(attempt, began, running) => walk.step(attempt, began, running, false, context),
                 At::Pause(attempt, mut sleep) => match sleep.as_mut().poll(context) {
                     Poll::Ready(()) => walk.begin(attempt, context),
                     Poll::Pending => Moved::Waits(At::Pause(attempt, sleep)),
                 },
-                At::Branches(message, mut branches) => match branches.as_mut().poll(context) {
-                    Poll::Ready(Settlement::Delivered) => Moved::On(At::Next(Some(message))),
+                At::Branches(mut branches) => match branches.as_mut().poll(context) {
+                    Poll::Ready(Settlement::Delivered) => Moved::On(At::Next),
                     // What would follow would be done again.
                     Poll::Ready(ended) => walk.end(ended),
-                    Poll::Pending => Moved::Waits(At::Branches(message, branches)),
+                    Poll::Pending => Moved::Waits(At::Branches(branches)),
                 },
                 At::Rest(mut rest) => match rest.as_mut().poll(context) {
                     Poll::Ready(ended) => Moved::Ended(ended),
@@ -413,13 +403,13 @@ impl Future for Walk<'_> {
                 Moved::On(next) => {
                     if matches!(next, At::Branches(..) | At::Rest(_) | At::Pause(..)) {
                         // That takes time of its own.
-                        walk.now = None;
+                        walk.journey.watch.forget();
                     }
                     at = next;
                 }
                 Moved::Waits(here) => {
                     walk.at = here;
-                    walk.now = None;
+                    walk.journey.watch.forget();
                     return Poll::Pending;
                 }
                 Moved::Ended(settlement) => return Poll::Ready(settlement),

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use gristmill_core::{
-    Acknowledgement, ErrorClass, Failure, Message, Settlement, rate::LineRate, sink::Outgoing,
-};
+use gristmill_core::{Branch, ErrorClass, Failure, Message, Settlement, rate::LineRate, sink::Outgoing};
 use tracing::Level;
 
 use super::{
@@ -33,11 +31,7 @@ pub(super) struct GivenUp<'a> {
 }
 
 /// Does with a message what its flow says about the failure.
-pub(super) async fn give_up(
-    journey: Journey<'_>,
-    given_up: GivenUp<'_>,
-    acknowledgement: Acknowledgement,
-) -> Settlement {
+pub(super) async fn give_up(journey: Journey<'_>, given_up: GivenUp<'_>, branch: Branch) -> Settlement {
     let version = journey.version;
     let rule = version.rules.iter().find(|rule| rule.rule.matches(&given_up.failure));
     match rule.map(|rule| &rule.then) {
@@ -63,7 +57,7 @@ pub(super) async fn give_up(
             match written {
                 Ok(()) => {
                     given_up.say(version, Level::WARN, "dead-lettered");
-                    acknowledgement.dead_lettered();
+                    branch.dead_lettered();
                     Settlement::Delivered
                 }
                 Err(unwritten) => {
@@ -71,41 +65,41 @@ pub(super) async fn give_up(
                         "released, because its dead letter cannot be written ({unwritten}); the failure was"
                     );
                     given_up.say(version, Level::ERROR, &what);
-                    given_up.released(acknowledgement)
+                    given_up.released(branch)
                 }
             }
         }
-        Some(RunningThen::Discard) => given_up.discard(version, acknowledgement),
-        Some(RunningThen::Reject) => given_up.reject(version, acknowledgement),
-        Some(RunningThen::Release) => given_up.release(version, acknowledgement),
-        None if given_up.failure.is_retryable() => given_up.release(version, acknowledgement),
-        None => given_up.reject(version, acknowledgement),
+        Some(RunningThen::Discard) => given_up.discard(version, branch),
+        Some(RunningThen::Reject) => given_up.reject(version, branch),
+        Some(RunningThen::Release) => given_up.release(version, branch),
+        None if given_up.failure.is_retryable() => given_up.release(version, branch),
+        None => given_up.reject(version, branch),
     }
 }
 
 impl GivenUp<'_> {
-    fn discard(self, version: &Version, acknowledgement: Acknowledgement) -> Settlement {
+    fn discard(self, version: &Version, branch: Branch) -> Settlement {
         self.say(version, Level::WARN, "discarded");
-        acknowledgement.delivered();
+        branch.delivered();
         Settlement::Delivered
     }
 
-    fn reject(self, version: &Version, acknowledgement: Acknowledgement) -> Settlement {
+    fn reject(self, version: &Version, branch: Branch) -> Settlement {
         if version.discard_rejected {
-            return self.discard(version, acknowledgement);
+            return self.discard(version, branch);
         }
         self.say(version, Level::WARN, "rejected");
-        acknowledgement.rejected(Some(Arc::new(self.failure)));
+        branch.rejected(Some(Arc::new(self.failure)));
         Settlement::Rejected
     }
 
-    fn release(self, version: &Version, acknowledgement: Acknowledgement) -> Settlement {
+    fn release(self, version: &Version, branch: Branch) -> Settlement {
         self.say(version, Level::WARN, "released");
-        self.released(acknowledgement)
+        self.released(branch)
     }
 
-    fn released(self, acknowledgement: Acknowledgement) -> Settlement {
-        acknowledgement.released(Some(Arc::new(self.failure)));
+    fn released(self, branch: Branch) -> Settlement {
+        branch.released(Some(Arc::new(self.failure)));
         Settlement::Released
     }
 

@@ -57,6 +57,7 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     lane: Arc<Lane>,
+    /// 0 when it has left.
     number: u64,
     /// The place stays taken.
     stays: bool,
@@ -72,13 +73,21 @@ impl Lane {
     /// The same for a delivery that is taken through its flow at once, and on this thread. If the lane is empty, it passes: before
     /// anything else enters the lane, or the delivery is polled on another thread, [`Lane::stay`] must be called.
     pub(crate) fn pass(self: &Arc<Self>, number: u64, generation: u64) -> Ticket {
-        if self.taken.load(Acquire) != 0 {
+        if !self.lets_pass(number, generation) {
             return self.enter(number, generation);
+        }
+        Ticket { lane: Arc::clone(self), number, stays: false }
+    }
+
+    /// Whether nothing is in the lane, so that the delivery passes.
+    fn lets_pass(&self, number: u64, generation: u64) -> bool {
+        if self.taken.load(Acquire) != 0 {
+            return false;
         }
         self.passing.store(number, Relaxed);
         self.generation.store(generation, Relaxed);
         self.reached.store(0, Relaxed);
-        Ticket { lane: Arc::clone(self), number, stays: false }
+        true
     }
 
     /// What passes, if it is not gone, takes a place.
@@ -122,6 +131,28 @@ impl Places {
 }
 
 impl Ticket {
+    /// Gives its place up, as if it were dropped, but stays for another delivery.
+    pub(crate) fn leave(&mut self) {
+        if self.passes() {
+            self.lane.passing.store(0, Relaxed);
+        } else {
+            self.give_up();
+        }
+        self.number = 0;
+    }
+
+    /// [`Lane::pass`], with a ticket that another delivery has left behind.
+    pub(crate) fn pass_again(mut self, lane: &Arc<Lane>, number: u64, generation: u64) -> Self {
+        if !Arc::ptr_eq(&self.lane, lane) {
+            return lane.pass(number, generation);
+        }
+        if !lane.lets_pass(number, generation) {
+            return lane.enter(number, generation);
+        }
+        self.number = number;
+        self
+    }
+
     /// Starts again in another version, in the same place.
     pub(crate) fn restart(&self, generation: u64) {
         if let Some(place) = self.lane.lock().get_mut(self.number) {
@@ -188,18 +219,7 @@ impl Ticket {
         }
     }
 
-    /// Whether it has no place yet, and needs none.
-    fn passes(&self) -> bool {
-        self.lane.passing.load(Relaxed) == self.number
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.passes() {
-            self.lane.passing.store(0, Relaxed);
-            return;
-        }
+    fn give_up(&self) {
         let mut places = self.lane.lock();
         if self.stays {
             // What it has started counts no more: nothing may follow it there.
@@ -212,6 +232,19 @@ impl Drop for Ticket {
             places.0.remove(index);
             self.lane.taken.store(places.0.len(), Release);
             places.wake(index);
+        }
+    }
+
+    /// Whether it has no place yet, and needs none.
+    fn passes(&self) -> bool {
+        self.lane.passing.load(Relaxed) == self.number
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.number != 0 {
+            self.leave();
         }
     }
 }

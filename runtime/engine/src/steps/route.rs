@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use gristmill_core::{
-    Failure, Message,
+    Failure, Message, Stopwatch,
     config::{self, Node},
     limits::PluginLimits,
     plugin::{Grants, Plugin, World},
@@ -115,14 +115,14 @@ impl CheckedStep for CheckedRoute {
 }
 
 impl Step for RouteStep {
-    fn run<'a>(&'a self, message: Message, _: StepContext<'a>) -> Running<'a> {
-        Running::waiting(self.route(message))
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::waiting(self.route(message, context.watch))
     }
 }
 
 impl RouteStep {
-    async fn route(&self, message: Message) -> Result<Next, Failure> {
-        let routes = self.plugin.route(&message).await?;
+    async fn route(&self, message: Message, watch: &Stopwatch) -> Result<Next, Failure> {
+        let routes = self.plugin.route(&message, watch).await?;
         let mut chosen = Vec::with_capacity(routes.len());
         for route in &routes {
             let Some(index) = self.names.iter().position(|name| name == route) else {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gristmill_core::{
-    ErrorClass, Failure, Message,
+    Message,
     config::{self, Node},
     limits::{FlowLimits, PluginLimits},
-    plugin::{Grants, LoadedPlugin, Plugin, PluginScope, PluginSettings, Transformed, World},
-    step::{Next, Running, Step, StepContext},
+    plugin::{Grants, LoadedPlugin, Plugin, PluginScope, PluginSettings, World},
+    step::{Running, Step, StepContext},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -163,43 +163,7 @@ impl CheckedStep for CheckedTransform {
 }
 
 impl Step for TransformStep {
-    fn run<'a>(&'a self, message: Message, _: StepContext<'a>) -> Running<'a> {
-        Running::waiting(self.transform(message))
-    }
-}
-
-impl TransformStep {
-    /// Not an `async fn`, which would have room for the message twice.
-    fn transform(&self, message: Message) -> impl Future<Output = Result<Next, Failure>> + Send + '_ {
-        async move {
-            let transformed = self.plugin.transform(&message).await?;
-            self.applied(message, transformed)
-        }
-    }
-
-    /// What the plugin made of the message.
-    fn applied(&self, message: Message, transformed: Transformed) -> Result<Next, Failure> {
-        match transformed {
-            Transformed::Change(change) => change.apply(message, &self.limits).map(Next::Continue),
-            Transformed::Drop(reason) => Ok(Next::Drop(reason)),
-            Transformed::Emit(changes) if changes.is_empty() => Err(Failure::new(
-                ErrorClass::PluginMalformed,
-                "the plugin emitted no message: an empty `emit` is not allowed, `drop` says so on purpose",
-            )),
-            Transformed::Emit(changes) if changes.len() > self.limits.fan_out => Err(Failure::new(
-                ErrorClass::Limit,
-                format!(
-                    "{} messages are more than the limit of {} (limits.fan_out)",
-                    changes.len(),
-                    self.limits.fan_out
-                ),
-            )),
-            Transformed::Emit(changes) => {
-                let children = changes.into_iter().enumerate().map(|(index, change)| {
-                    change.apply(message.clone().with_id(message.id().child(index)), &self.limits)
-                });
-                children.collect::<Result<_, _>>().map(Next::Emit)
-            }
-        }
+    fn run<'a>(&'a self, message: Message, context: StepContext<'a>) -> Running<'a> {
+        Running::Waiting(self.plugin.transform_and_apply(message, &self.limits, context.watch))
     }
 }

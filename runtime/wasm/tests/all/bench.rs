@@ -6,7 +6,7 @@ use std::{
 };
 
 use gristmill_core::{
-    ErrorClass, Failure, Message, Timestamp,
+    ErrorClass, Failure, Message, Stopwatch, Timestamp,
     limits::{FlowLimits, PluginLimits},
     observe::PluginObserver,
     plugin::{
@@ -125,7 +125,7 @@ pub(crate) fn message(body: impl Into<bytes::Bytes>) -> Message {
 }
 
 pub(crate) async fn transform(plugin: &Arc<dyn Plugin>, body: &'static str) -> Result<Transformed, Failure> {
-    plugin.transform(&message(body)).await
+    plugin.transform(&message(body), &Stopwatch::unread()).await
 }
 
 /// The new body, which must be the whole change.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gristmill_core::{
-    ErrorClass, Message,
+    ErrorClass, Message, Stopwatch,
     plugin::{Change, Health, Plugin, Transformed},
 };
 
@@ -85,7 +85,11 @@ async fn every_outcome_comes_through() {
         bench.observer.take().join(" "),
         "call ok call ok call ok call ok call plugin_rejected call plugin_retry"
     );
-    assert!(fails(plugin.route(&message("")).await, ErrorClass::Internal).text().contains("transformer"));
+    assert!(
+        fails(plugin.route(&message(""), &Stopwatch::unread()).await, ErrorClass::Internal)
+            .text()
+            .contains("transformer")
+    );
 }
 
 #[tokio::test]
@@ -97,7 +101,9 @@ async fn only_the_headers_that_were_asked_for_go_in() {
         ((2, vec![]), vec![("content-type", "text/plain"), ("x-a", "1"), ("x-b", "2"), ("x-a", "3")]),
     ] {
         let plugin = bench.bind(&Guest { wants, ..by_letter() }).await;
-        let Transformed::Change(change) = plugin.transform(&with_headers("headers")).await.unwrap() else {
+        let Transformed::Change(change) =
+            plugin.transform(&with_headers("headers"), &Stopwatch::unread()).await.unwrap()
+        else {
             panic!("not a change")
         };
         let expected: Vec<_> = expected.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
@@ -115,7 +121,9 @@ async fn the_body_goes_in_only_if_it_was_asked_for() {
     }
     let plugin = bench.bind(&Guest { items: SETS_BODY, entry: echo, ..transformer() }).await;
     let large: Vec<u8> = (0..4 * 1024 * 1024).map(|i: u32| i.to_le_bytes()[1]).collect();
-    let Transformed::Change(change) = plugin.transform(&message(large.clone())).await.unwrap() else {
+    let Transformed::Change(change) =
+        plugin.transform(&message(large.clone()), &Stopwatch::unread()).await.unwrap()
+    else {
         panic!("not a change")
     };
     assert_eq!(change.body.unwrap(), large);
@@ -130,11 +138,11 @@ async fn a_router_names_routes() {
         (i32.store (i32.const 68) (local.get $list)) (i32.store (i32.const 72) (i32.const 1))
         (i32.const 64)";
     let plugin = bench.bind(&Guest { entry: route, ..router() }).await;
-    assert_eq!(plugin.route(&message("large")).await.unwrap(), ["large"]);
-    let failure = fails(plugin.route(&message("")).await, ErrorClass::PluginMalformed);
+    assert_eq!(plugin.route(&message("large"), &Stopwatch::unread()).await.unwrap(), ["large"]);
+    let failure = fails(plugin.route(&message(""), &Stopwatch::unread()).await, ErrorClass::PluginMalformed);
     assert!(failure.text().contains("cannot be a name"));
     let plugin = bench.bind(&router()).await;
-    assert!(plugin.route(&message("")).await.unwrap().is_empty());
+    assert!(plugin.route(&message(""), &Stopwatch::unread()).await.unwrap().is_empty());
     assert!(fails(transform(&plugin, "").await, ErrorClass::Internal).text().contains("router"));
 }
 
@@ -188,7 +196,7 @@ async fn calls_at_the_same_time_share_the_instances_that_there_are() {
         .map(|_| {
             let plugin: Arc<dyn Plugin> = plugin.clone();
             tokio::spawn(async move {
-                match plugin.transform(&message("x")).await.unwrap() {
+                match plugin.transform(&message("x"), &Stopwatch::unread()).await.unwrap() {
                     Transformed::Change(change) => {
                         change.body.unwrap()[..4].try_into().map(u32::from_le_bytes).unwrap()
                     }

@@ -1,7 +1,10 @@
 //! One plugin of every released contract, as text, so that what was built against it keeps loading. When a version of the
 //! contract is released, its plugins are added here; none is ever changed or removed before 1.0 breaks with it.
 
-use gristmill_core::plugin::{Transformed, World};
+use gristmill_core::{
+    Stopwatch,
+    plugin::{Transformed, World},
+};
 
 use crate::bench::{Bench, message};
 
@@ -18,14 +21,16 @@ async fn plugins_of_every_released_contract_load_and_run() {
         let loaded = bench.load(wat::parse_str(transformer).unwrap()).await.unwrap();
         assert_eq!((loaded.world(), &*loaded.description().version), (World::Transformer, version));
         let plugin = loaded.bind(bench.settings()).await.unwrap();
-        let Transformed::Change(change) = plugin.transform(&message("body")).await.unwrap() else {
+        let Transformed::Change(change) =
+            plugin.transform(&message("body"), &Stopwatch::unread()).await.unwrap()
+        else {
             panic!("{version}: not a change")
         };
         assert_eq!(change.body.as_deref(), Some(&b"body"[..]), "{version}");
         let loaded = bench.load(wat::parse_str(router).unwrap()).await.unwrap();
         assert_eq!((loaded.world(), &*loaded.description().version), (World::Router, version));
         let plugin = loaded.bind(bench.settings()).await.unwrap();
-        assert_eq!(plugin.route(&message("body")).await.unwrap(), ["m-1"], "{version}");
+        assert_eq!(plugin.route(&message("body"), &Stopwatch::unread()).await.unwrap(), ["m-1"], "{version}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gristmill_core::{
-    Clock, ErrorClass, Failure, Timestamp,
+    Clock, ErrorClass, Failure, Stopwatch, Timestamp,
     plugin::{Grants, Plugin, PluginHost, PluginSettings},
     testkit::ManualClock,
 };
@@ -265,7 +265,9 @@ async fn increments_at_the_same_time_are_all_counted() {
     let calls: Vec<_> = (0..100)
         .map(|_| {
             let plugin = plugin.clone();
-            tokio::spawn(async move { plugin.transform(&message("key")).await.unwrap() })
+            tokio::spawn(
+                async move { plugin.transform(&message("key"), &Stopwatch::unread()).await.unwrap() },
+            )
         })
         .collect();
     for call in calls {

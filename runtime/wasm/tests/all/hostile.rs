@@ -1,7 +1,7 @@
 //! Guests that break every limit, and what their messages get. Other plugins do not notice.
 
 use gristmill_core::{
-    ErrorClass, Failure, Message, Timestamp,
+    ErrorClass, Failure, Message, Stopwatch, Timestamp,
     limits::FlowLimits,
     plugin::{Change, Health, Transformed},
 };
@@ -177,7 +177,7 @@ async fn answers_that_cannot_be_read_are_malformed() {
 async fn a_message_that_does_not_fit_into_the_guest_fails_alone() {
     let bench = Bench::new();
     let plugin = bench.bind_with(&transformer(), |s| s.limits.memory_mib = 1).await.unwrap();
-    fails(plugin.transform(&message(vec![0; 2 << 20])).await, ErrorClass::PluginMemory);
+    fails(plugin.transform(&message(vec![0; 2 << 20]), &Stopwatch::unread()).await, ErrorClass::PluginMemory);
     transform(&plugin, "x").await.unwrap();
 }
 
@@ -207,18 +207,21 @@ async fn a_plugin_that_keeps_failing_is_held_back_and_comes_back_with_a_probe() 
     let plugin = bench.bind_with(&entry(TRAPS_ON_X), |s| s.limits.quarantine_after = 3).await.unwrap();
     let mut health = plugin.health();
     for id in ["1", "1", "1", "2", "3"] {
-        fails(plugin.transform(&with_id(id, "x")).await, ErrorClass::PluginTrap);
+        fails(plugin.transform(&with_id(id, "x"), &Stopwatch::unread()).await, ErrorClass::PluginTrap);
     }
     let Health::Quarantined(why) = health.borrow_and_update().clone() else { panic!("not held back") };
     assert!(why.contains("3 messages in a row failed") && why.contains("unreachable"), "{why}");
-    let failure = fails(plugin.transform(&with_id("4", "good")).await, ErrorClass::PluginQuarantined);
+    let failure = fails(
+        plugin.transform(&with_id("4", "good"), &Stopwatch::unread()).await,
+        ErrorClass::PluginQuarantined,
+    );
     assert!(failure.is_retryable() && failure.class().spares_message());
     health.changed().await.unwrap();
     assert_eq!(*health.borrow_and_update(), Health::Probing);
-    fails(plugin.transform(&with_id("5", "x")).await, ErrorClass::PluginTrap);
+    fails(plugin.transform(&with_id("5", "x"), &Stopwatch::unread()).await, ErrorClass::PluginTrap);
     assert!(matches!(*health.borrow_and_update(), Health::Quarantined(_)));
     health.changed().await.unwrap();
-    plugin.transform(&with_id("4", "good")).await.unwrap();
+    plugin.transform(&with_id("4", "good"), &Stopwatch::unread()).await.unwrap();
     assert_eq!(*health.borrow_and_update(), Health::Fit);
     let events = bench.observer.take();
     assert_eq!(events.iter().filter(|e| e.starts_with("quarantined")).count(), 2, "{events:?}");
@@ -233,5 +236,5 @@ async fn a_router_is_under_the_same_limits() {
         })
         .await
         .unwrap();
-    fails(plugin.route(&message("")).await, ErrorClass::PluginTimeout);
+    fails(plugin.route(&message(""), &Stopwatch::unread()).await, ErrorClass::PluginTimeout);
 }

@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Duration};
 use anyhow::{Result, ensure};
 use bench_rename::rename;
 use gristmill_core::{
-    Headers, Message, Timestamp,
+    Headers, Message, Stopwatch, Timestamp,
     limits::{FlowLimits, PluginLimits},
     plugin::Transformed,
 };
@@ -35,13 +35,14 @@ pub(super) fn bodies(setup: &Setup, report: &mut Report) -> Result<()> {
     // The answer is a few bytes longer than the body.
     let flow_limits = FlowLimits { body_bytes: 16 << 20, ..FlowLimits::default() };
     let plugin = runtime.block_on(bind_within(&host, "bench-rename", limits, flow_limits))?;
+    let watch = Stopwatch::unread();
     let mut bare = runtime.block_on(BareTransformer::new(&host, "bench-rename", "{}"))?;
     let (mut native, mut wasm, mut ours) = (Vec::new(), Vec::new(), Vec::new());
     for size in SIZES {
         let message = Message::new("0192f1c5-7f3a", Timestamp::from_millis(0), sample::order(size));
         let body = message.body().clone();
         let expected = rename(&body)?;
-        let answer = runtime.block_on(plugin.transform(&message)).map_err(failed)?;
+        let answer = runtime.block_on(plugin.transform(&message, &watch)).map_err(failed)?;
         let is_right =
             matches!(&answer, Transformed::Change(change) if change.body.as_deref() == Some(&expected));
         ensure!(is_right, "a wrong answer for {size} bytes");
@@ -56,7 +57,10 @@ pub(super) fn bodies(setup: &Setup, report: &mut Report) -> Result<()> {
         ));
         ours.push((
             x,
-            nanoseconds(&runtime, round, async || plugin.transform(&message).await.map_err(failed))?,
+            nanoseconds(&runtime, round, async || {
+                watch.forget();
+                plugin.transform(&message, &watch).await.map_err(failed)
+            })?,
         ));
     }
     let plot = Plot {
@@ -76,6 +80,7 @@ pub(super) fn headers(setup: &Setup, report: &mut Report) -> Result<()> {
     let host = WasmHost::new(WasmHostConfig::new(&setup.plugins))?;
     let (limits, flow_limits) = (PluginLimits::default(), FlowLimits::default());
     let plugin = runtime.block_on(bind_within(&host, "bench-all-headers", limits, flow_limits))?;
+    let watch = Stopwatch::unread();
     let mut bare = runtime.block_on(BareTransformer::new(&host, "bench-all-headers", "{}"))?;
     let (mut wasm, mut ours) = (Vec::new(), Vec::new());
     for count in HEADERS {
@@ -97,7 +102,10 @@ pub(super) fn headers(setup: &Setup, report: &mut Report) -> Result<()> {
         ));
         ours.push((
             x,
-            nanoseconds(&runtime, round, async || plugin.transform(&message).await.map_err(failed))?,
+            nanoseconds(&runtime, round, async || {
+                watch.forget();
+                plugin.transform(&message, &watch).await.map_err(failed)
+            })?,
         ));
     }
     let plot = Plot {

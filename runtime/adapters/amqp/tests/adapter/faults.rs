@@ -47,7 +47,7 @@ async fn a_broker_that_is_killed_while_messages_pass_loses_none() {
             tokio::spawn(async move {
                 match sink.send(&delivery.message).await {
                     Ok(()) => delivery.acknowledgement.delivered(),
-                    Err(_) => delivery.acknowledgement.settle(gristmill_core::Settlement::Released, None),
+                    Err(_) => delivery.acknowledgement.released(None),
                 }
             });
         }

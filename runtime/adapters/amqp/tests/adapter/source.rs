@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 
 use gristmill_brokers::rabbitmq::RabbitMq;
-use gristmill_core::{
-    Settlement,
-    adapter::{Adapter as _, SinkUse},
-};
+use gristmill_core::adapter::{Adapter as _, SinkUse};
 use lapin::{
     BasicProperties,
     options::{QueueDeclareOptions, QueueDeleteOptions},
@@ -131,7 +128,7 @@ async fn a_rejected_message_goes_to_the_dead_letter_exchange_and_says_so_when_it
     outside.publish(&queue, b"bad", BasicProperties::default()).await;
     let first = next(&mut *source).await;
     assert!(!first.redelivered);
-    first.acknowledgement.settle(Settlement::Released, None);
+    first.acknowledgement.released(None);
     let again = next(&mut *source).await;
     assert!(again.redelivered);
     assert_eq!(again.message.headers().get("amqp-redelivered"), Some("true"));

@@ -23,8 +23,7 @@ async fn the_settlement_is_the_answer() {
                 headers.append("content-type", "text/plain").unwrap();
                 headers.append("x-set", "1").unwrap();
                 headers.append("x-set", "2").unwrap();
-                ack.set_reply(Reply { status: Some(201), headers, body: "made".into() });
-                ack.delivered();
+                ack.replied(Reply { status: Some(201), headers, body: "made".into() });
             }
             "reject" => ack.rejected(failure(ErrorClass::BodyFormat)),
             "trap" => ack.rejected(failure(ErrorClass::PluginTrap)),

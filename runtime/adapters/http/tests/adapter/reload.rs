@@ -24,8 +24,7 @@ use crate::support::{
 
 fn version(n: usize) -> impl Fn(Delivery) + Send + 'static {
     move |delivery| {
-        delivery.acknowledgement.set_reply(Reply { body: n.to_string().into(), ..Reply::default() });
-        delivery.acknowledgement.delivered();
+        delivery.acknowledgement.replied(Reply { body: n.to_string().into(), ..Reply::default() });
     }
 }
 

@@ -10,8 +10,7 @@ use crate::support::{Bench, Flow, http2_client, next, post, raw, request, soon, 
 /// Answers with the name of the flow.
 fn named(name: &'static str) -> impl Fn(Delivery) + Send + 'static {
     move |delivery| {
-        delivery.acknowledgement.set_reply(Reply { body: name.into(), ..Reply::default() });
-        delivery.acknowledgement.delivered();
+        delivery.acknowledgement.replied(Reply { body: name.into(), ..Reply::default() });
     }
 }
 
@@ -117,8 +116,7 @@ async fn http2_is_spoken_without_asking() {
         let headers = delivery.message.headers();
         assert_eq!(headers.get("http-host"), Some("127.0.0.1"));
         let body = format!("{} {}", headers.get("http-param-id").unwrap(), delivery.message.body().len());
-        delivery.acknowledgement.set_reply(Reply { body: body.into(), ..Reply::default() });
-        delivery.acknowledgement.delivered();
+        delivery.acknowledgement.replied(Reply { body: body.into(), ..Reply::default() });
     });
     let client = http2_client();
     let requests: Vec<_> = (0..50)

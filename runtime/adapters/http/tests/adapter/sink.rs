@@ -298,11 +298,10 @@ async fn a_message_that_makes_no_good_request_is_rejected_and_says_why() {
 async fn both_ends_speak_http2_to_each_other() {
     let bench = Bench::new();
     let _flow = Flow::run(bench.start(source("/{id}", json!({}))).await, |delivery| {
-        delivery.acknowledgement.set_reply(gristmill_core::Reply {
+        delivery.acknowledgement.replied(gristmill_core::Reply {
             body: delivery.message.body().clone(),
             ..gristmill_core::Reply::default()
         });
-        delivery.acknowledgement.delivered();
     });
     let sink = bench.sink(json!({"url": bench.url("/${headers.id}"), "http2": true})).await;
     let answer = sink.call(&message(&[("id", "7")], "over HTTP/2")).await.unwrap();

@@ -139,7 +139,7 @@ async fn what_is_unsettled_when_the_client_id_changes_counts_with_the_session_it
     let mut source = take_over(&runtime, topics(1), source).await;
     let [delivered, released] = held;
     delivered.acknowledgement.delivered();
-    released.acknowledgement.settle(gristmill_core::Settlement::Released, None);
+    released.acknowledgement.released(None);
     let mut rest = settle(&mut *source, 2).await;
     rest.sort_unstable();
     assert_eq!(rest, ["1", "2"], "a released one is offered again");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gristmill_brokers::mosquitto::{Mosquitto, MosquittoOptions};
-use gristmill_core::{Settlement, adapter::Adapter, source::Source, testkit::contract::PATIENCE};
+use gristmill_core::{adapter::Adapter, source::Source, testkit::contract::PATIENCE};
 use rumqttc_v5::QoS;
 use serde_json::json;
 
@@ -272,7 +272,7 @@ async fn a_rejected_message_is_acknowledged_and_does_not_come_again() {
     let runtime = Runtime::new(&broker.url(), json!(5), json!({}));
     let mut source = runtime.source(json!({"topics": ["in"]})).await;
     sender.publish("in", QoS::AtLeastOnce, "1").await;
-    next(&mut *source).await.acknowledgement.settle(Settlement::Rejected, None);
+    next(&mut *source).await.acknowledgement.rejected(None);
     eventually("it is acknowledged", || acknowledged(&broker, SOURCE).len() == 1).await;
 }
 

@@ -4,16 +4,13 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     task::Poll,
-    time::Instant,
 };
 
 use gristmill_core::{
-    Acknowledgement, ErrorClass, Failure, Lineage, Message, Settlement, settlement::Outcome,
+    Acknowledgement, ErrorClass, Failure, Lineage, Message, Moment, Settlement, Stopwatch,
+    settlement::Outcome,
 };
 use tokio::sync::mpsc;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -33,8 +30,15 @@ pub(super) struct Held {
     pub(super) ticket: Option<Ticket>,
     /// What is wrong with it before its first step.
     pub(super) failure: Option<Box<Failure>>,
-    pub(super) accepted: Instant,
+    pub(super) accepted: Moment,
     pub(super) room: Room,
+}
+
+/// What of a delivery goes through the flow.
+struct Way<'a> {
+    original: &'a Message,
+    ticket: Option<&'a Ticket>,
+    failure: Option<&'a Failure>,
 }
 
 /// Room for one delivery; given back when dropped.
@@ -51,6 +55,7 @@ pub(super) struct Carrier {
 pub(super) struct Kept {
     pub(super) carrier: Carrier,
     pub(super) shared: Arc<Shared>,
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// Takes one delivery through a version, and tells its source how it ended. `now` is the time, if it is known. Gives back what the
@@ -60,12 +65,13 @@ pub(super) struct Kept {
 pub(super) fn carry(
     carrier: Carrier,
     held: Held,
-    mut now: Option<Instant>,
+    now: Option<Moment>,
 ) -> impl Future<Output = Option<Kept>> + Send + 'static {
     async move {
         let version = &carrier.version;
+        let watch = now.map_or_else(Stopwatch::unread, Stopwatch::at);
         loop {
-            let outcome = once(version, &held, &mut now).await;
+            let outcome = once(version, held.way(), &watch).await;
             let released = outcome.settlement == Settlement::Released;
             if released && version.is_stopped() {
                 // By the time the version is stopped the endpoint has another one, or is closing; it decides.
@@ -85,11 +91,11 @@ pub(super) fn carry(
                     }
                 })
                 .await;
-                now = None;
+                watch.forget();
                 continue;
             }
-            let shared = held.settle(version, outcome, now);
-            return shared.map(|shared| Kept { carrier, shared });
+            let left = held.settle(version, outcome, &watch);
+            return left.map(|(shared, ticket)| Kept { carrier, shared, ticket });
         }
     }
 }
@@ -104,21 +110,21 @@ pub(super) fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, versi
     }
 }
 
-/// One pass through the flow. `now` is the time as far as it is known, before and after.
-async fn once(version: &Version, held: &Held, now: &mut Option<Instant>) -> Outcome {
+/// One pass through the flow.
+async fn once(version: &Version, way: Way<'_>, watch: &Stopwatch) -> Outcome {
     if version.is_stopped() {
         // Nothing is begun.
         return released(None);
     }
     let (lineage, children) = (Lineage::new(), AtomicUsize::new(0));
-    let (ticket, original) = (held.ticket.as_ref(), &held.message);
+    let Way { original, ticket, failure } = way;
     let ended = {
         let journey =
-            Journey { version, original, ticket, children: &children, lineage: &lineage, splits: 0 };
-        let mut walk = Walk::trunk(journey, held.failure.as_deref().cloned(), now.take());
+            Journey { version, original, ticket, children: &children, lineage: &lineage, watch, splits: 0 };
+        let mut walk = Walk::trunk(journey, failure.cloned().map(Box::new));
         // What need not wait does not begin to listen.
         let mut stopped = pin!(None);
-        let ended = poll_fn(|context| {
+        poll_fn(|context| {
             let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut walk).poll(context)));
             // A panic has been reported by its hook. It releases the delivery, as does the end of the version.
             if let Poll::Ready(ended) = polled.unwrap_or(Poll::Ready(Settlement::Released)) {
@@ -130,9 +136,7 @@ async fn once(version: &Version, held: &Held, now: &mut Option<Instant>) -> Outc
             let listens = stopped.as_mut().as_pin_mut();
             listens.map_or(Poll::Pending, |stopped| stopped.poll(context).map(|()| Settlement::Released))
         })
-        .await;
-        *now = walk.now();
-        ended
+        .await
     };
     // Every branch has been settled or dropped by now, so the answer is there.
     lineage.outcome(ended).await
@@ -142,16 +146,26 @@ async fn once(version: &Version, held: &Held, now: &mut Option<Instant>) -> Outc
 
 impl Held {
     /// Tells the source how the delivery ended. The room is given back, and the lane moves on, before the source hears:
-    /// it may offer the next at once. `now` is the time, if it is known.
-    /// Gives back what the room was of.
-    fn settle(self, version: &Version, outcome: Outcome, now: Option<Instant>) -> Option<Arc<Shared>> {
-        let Self { message, acknowledgement, ticket, failure: _, accepted, room } = self;
-        let now = now.unwrap_or_else(Instant::now);
-        version.observer.settled(&message, &outcome, now.duration_since(accepted));
-        drop(ticket);
+    /// it may offer the next at once. Gives back what the room was of, and the ticket that was left.
+    fn settle(
+        self,
+        version: &Version,
+        outcome: Outcome,
+        watch: &Stopwatch,
+    ) -> Option<(Arc<Shared>, Option<Ticket>)> {
+        let Self { message, acknowledgement, mut ticket, failure: _, accepted, room } = self;
+        version.observer.settled(&message, &outcome, watch.recent().since(accepted));
+        if let Some(ticket) = &mut ticket {
+            ticket.leave();
+        }
         let shared = room.leave();
-        acknowledgement.forward(outcome);
-        shared
+        acknowledgement.complete(outcome);
+        shared.map(|shared| (shared, ticket))
+    }
+
+    /// What takes it through the flow.
+    fn way(&self) -> Way<'_> {
+        Way { original: &self.message, ticket: self.ticket.as_ref(), failure: self.failure.as_deref() }
     }
 
     /// The version was stopped, and there is no other to offer it to. What is behind it in its lane does not go on, though its
@@ -162,19 +176,20 @@ impl Held {
         }
         let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
         say_released(version, &self.message, &failure);
-        drop(self.settle(version, released(Some(Arc::new(failure))), None));
+        let watch = Stopwatch::unread();
+        drop(self.settle(version, released(Some(Arc::new(failure))), &watch));
     }
 }
 
 fn released(failure: Option<Arc<Failure>>) -> Outcome {
-    Outcome { settlement: Settlement::Released, dead_lettered: false, reply: None, failure }
+    Outcome { failure, ..Outcome::of(Settlement::Released) }
 }
 
 // === impl Room ===
 
 impl Room {
     pub(super) fn take(shared: Arc<Shared>) -> Self {
-        shared.in_flight.fetch_add(1, Atomic::AcqRel);
+        shared.takes_room();
         Self(Some(shared))
     }
 
@@ -185,8 +200,7 @@ impl Room {
 
     fn given_back(&mut self) -> Option<Arc<Shared>> {
         let shared = self.0.take()?;
-        shared.in_flight.fetch_sub(1, Atomic::AcqRel);
-        shared.settled.notify_one();
+        shared.gives_room();
         Some(shared)
     }
 

@@ -12,7 +12,7 @@ mod turn;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
+        atomic::{AtomicBool, AtomicUsize, Ordering as Atomic},
     },
     time::Duration,
 };
@@ -73,9 +73,37 @@ enum Command {
 
 struct Shared {
     in_flight: AtomicUsize,
+    /// Whether the endpoint waits until there is room.
+    wants_room: AtomicBool,
     settled: Notify,
     /// Where deliveries are offered that a stopped version could not finish. Weak: they must not keep the endpoint alive.
     offers: mpsc::WeakUnboundedSender<Command>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn takes_room(&self) {
+        self.in_flight.fetch_add(1, Atomic::AcqRel);
+    }
+
+    /// Wakes the endpoint, if it waits for that.
+    fn gives_room(&self) {
+        // In one order with `wanting_room`, over both: either this sees that the endpoint waits, or the endpoint sees the room.
+        self.in_flight.fetch_sub(1, Atomic::SeqCst);
+        if self.wants_room.load(Atomic::SeqCst) {
+            self.settled.notify_one();
+        }
+    }
+
+    /// From now on every delivery that settles wakes the endpoint, until it says that it has no need.
+    fn wanting_room(&self, wants: bool) {
+        self.wants_room.store(wants, Atomic::SeqCst);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Atomic::SeqCst)
+    }
 }
 
 // === impl Endpoint ===
@@ -86,6 +114,7 @@ impl Endpoint {
         let (commands, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             in_flight: AtomicUsize::new(0),
+            wants_room: AtomicBool::new(false),
             settled: Notify::new(),
             offers: commands.downgrade(),
         });
@@ -149,7 +178,7 @@ impl Endpoint {
 
     /// How many deliveries have not settled.
     pub(crate) fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Atomic::Acquire)
+        self.shared.in_flight()
     }
 
     /// How it is.

@@ -5,14 +5,14 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, atomic::Ordering as Atomic},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use futures_util::future::select_all;
 use gristmill_core::{
-    Delivery, Failure, Message,
+    Delivery, Failure, Message, Moment,
     plugin::Health,
     source::{SOURCE_RETRY, Source, SourceError},
 };
@@ -123,7 +123,7 @@ impl Task {
                 Err(mpsc::error::TryRecvError::Empty) => {}
                 Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
-            let may_take = self.may_take();
+            let may_take = self.may_take() || self.may_take_after_all();
             let (retry_at, recovered_at) = (self.retry_at, self.recovered_at);
             let Some(source) = self.source.as_mut() else { return };
             if may_take && let Some(delivery) = source.ready() {
@@ -155,6 +155,9 @@ impl Task {
                 }
                 () = until(recovered_at), if may_take && recovered_at.is_some() => self.recovered(),
             }
+            if !may_take {
+                self.shared.wanting_room(false);
+            }
         }
     }
 
@@ -172,7 +175,7 @@ impl Task {
     }
 
     fn may_take(&mut self) -> bool {
-        let in_flight = self.shared.in_flight.load(Atomic::Acquire);
+        let in_flight = self.shared.in_flight();
         if self.waits_for_lanes && in_flight == 0 {
             self.waits_for_lanes = false;
             self.lanes = Lanes::for_version(&self.version);
@@ -186,6 +189,16 @@ impl Task {
             Health::Quarantined(_) => 0,
         };
         in_flight < limit && !self.finished && !self.waits_for_lanes && self.retry_at.is_none()
+    }
+
+    /// Says that this waits until something settles, and looks again: what settled before wakes no one.
+    fn may_take_after_all(&mut self) -> bool {
+        self.shared.wanting_room(true);
+        let may_take = self.may_take();
+        if may_take {
+            self.shared.wanting_room(false);
+        }
+        may_take
     }
 
     async fn obey(&mut self, command: Command) {
@@ -265,7 +278,7 @@ impl Task {
         match &held.ticket {
             Some(ticket) => ticket.restart(self.version.generation),
             // Its key could not be told, or the version before had no lanes.
-            None => (held.ticket, held.failure) = self.place(&held.message),
+            None => (held.ticket, held.failure) = self.place(&held.message, None),
         }
         self.dispatch(Carrier::new(&self.version), held, None);
     }
@@ -357,20 +370,20 @@ impl Task {
     fn accept(&mut self, delivery: Delivery) {
         let Delivery { mut message, acknowledgement, redelivered: _ } = delivery;
         self.version.observer.accepted(&mut message);
-        let (ticket, failure) = self.place(&message);
-        let accepted = std::time::Instant::now();
-        let kept = self.kept.take();
-        let Kept { carrier, shared } = kept.unwrap_or_else(|| Kept {
+        let Kept { carrier, shared, ticket } = self.kept.take().unwrap_or_else(|| Kept {
             carrier: Carrier::new(&self.version),
             shared: Arc::clone(&self.shared),
+            ticket: None,
         });
+        let (ticket, failure) = self.place(&message, ticket);
+        let accepted = Moment::now();
         let room = Room::take(shared);
         let held = Held { message, acknowledgement, ticket, failure, accepted, room };
         self.dispatch(carrier, held, Some(accepted));
     }
 
-    /// A place in the lane of the message's key.
-    fn place(&mut self, message: &Message) -> (Option<Ticket>, Option<Box<Failure>>) {
+    /// A place in the lane of the message's key. `left` is a ticket that another delivery has left.
+    fn place(&mut self, message: &Message, left: Option<Ticket>) -> (Option<Ticket>, Option<Box<Failure>>) {
         let Some(lanes) = &self.lanes else { return (None, None) };
         let version = &self.version;
         let (lane, failure) = match &version.ordering.parallel {
@@ -388,15 +401,18 @@ impl Task {
         self.next_number += 1;
         let (number, generation) = (self.next_number, version.generation);
         let ticket = match lanes.lanes.as_slice() {
-            [only] => Some(only.pass(number, generation)),
+            [only] => Some(match left {
+                Some(left) => left.pass_again(only, number, generation),
+                None => only.pass(number, generation),
+            }),
             several => several.get(lane).map(|lane| lane.enter(number, generation)),
         };
         (ticket, failure)
     }
 
     /// Begins to take a delivery through the version that is attached. `now` is the time, if it is known.
-    fn dispatch(&mut self, carrier: Carrier, held: Held, now: Option<std::time::Instant>) {
-        self.turn.begins(now.unwrap_or_else(std::time::Instant::now));
+    fn dispatch(&mut self, carrier: Carrier, held: Held, now: Option<Moment>) {
+        self.turn.begins(now.unwrap_or_else(Moment::now));
         // A task that panics drops what it holds, which releases it.
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
             // By the time it has its turn, the clock has moved.

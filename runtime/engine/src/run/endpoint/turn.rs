@@ -1,6 +1,8 @@
 //! How much an endpoint does before other tasks of its thread have their turn.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use gristmill_core::Moment;
 
 /// How many deliveries it begins at most. What is sent in one turn goes out together, so a turn is better long than short.
 const DELIVERIES: u32 = 128;
@@ -13,14 +15,14 @@ const TIME: Duration = Duration::from_millis(1);
 pub(super) struct Turn {
     deliveries: u32,
     /// When the first of them was accepted.
-    began: Option<Instant>,
+    began: Option<Moment>,
 }
 
 impl Turn {
     /// A delivery is begun, which was accepted now.
-    pub(super) fn begins(&mut self, now: Instant) {
+    pub(super) fn begins(&mut self, now: Moment) {
         self.deliveries += 1;
-        if now.duration_since(*self.began.get_or_insert(now)) >= TIME {
+        if now.since(*self.began.get_or_insert(now)) >= TIME {
             // This one is the last.
             self.deliveries = DELIVERIES;
         }
@@ -38,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_turn_ends_after_so_many_deliveries() {
-        let (mut turn, now) = (Turn::default(), Instant::now());
+        let (mut turn, now) = (Turn::default(), Moment::now());
         for _ in 1..DELIVERIES {
             turn.begins(now);
         }
@@ -49,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_turn_ends_after_so_long() {
-        let (mut turn, now) = (Turn::default(), Instant::now());
+        let (mut turn, now) = (Turn::default(), Moment::now());
         turn.begins(now);
         turn.begins(now + TIME / 2);
         assert!(!turn.is_over());
