@@ -206,10 +206,9 @@ impl WasmHost {
 
     async fn compile_or_find(
         &self,
-        file: PluginFile,
-        in_compiler: InCompiler,
+        mut file: PluginFile,
+        mut in_compiler: InCompiler,
     ) -> Result<(PluginFile, Compiled), PluginError> {
-        let (mut file, mut in_compiler) = (file, in_compiler);
         if let Some(cache) = self.cache.clone() {
             let how = if file.bytes.len() <= SMALL_BYTES { GiveWay::Wholly } else { GiveWay::Mostly };
             let links = self.parts.links.clone();

@@ -188,7 +188,8 @@ impl Seen {
         *self.counts.lock().expect("no test panics here").entry(what).or_default() += 1;
     }
 
-    /// How often this was seen: `accepted`, `settled delivered`, `dropped steps[0]`, `step steps[0]`, `reload applied`.
+    /// How often this was seen: `accepted`, `settled delivered`, `dropped steps[0]`, `step steps[0]`, `reload applied`,
+    /// `version gone`.
     pub(crate) fn count(&self, what: &str) -> usize {
         self.counts.lock().expect("no test panics here").get(what).copied().unwrap_or_default()
     }
@@ -215,6 +216,12 @@ impl Observer for SeenBy {
 
     fn reload(&self, _: &str, result: ReloadResult) {
         self.0.note(format!("reload {result:?}").to_lowercase());
+    }
+}
+
+impl Drop for SeenVersion {
+    fn drop(&mut self) {
+        self.seen.note("version gone".into());
     }
 }
 

@@ -77,6 +77,27 @@ async fn a_delivery_is_finished_by_the_version_that_accepted_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_has_nothing_to_do_keeps_no_version() {
+    let answering = |with: &str| {
+        format!(
+            "limits: {{ drain_ms: 1000 }}\nsteps: [{{ reply: {{ body: {{ text: {with} }}, headers: {{ version: '${{flow.version}}' }} }} }}]\n"
+        )
+    };
+    let mill = Mill::new();
+    // In one lane and without waiting: what such a delivery was carried with is there for the next.
+    mill.source().keep_order();
+    mill.run(&answering("one")).await;
+    assert_eq!(version_of(&mill.outcome("x").await), mill.version());
+    settle_down().await;
+    let began = Instant::now();
+    mill.run(&answering("two")).await;
+    settle_down().await;
+    assert_eq!(mill.seen.count("version gone"), 1, "nothing uses it any more");
+    assert!(began.elapsed() < Duration::from_millis(100), "long before the drain limit");
+    assert_eq!(version_of(&mill.outcome("y").await), mill.version());
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_settings_of_the_source_are_taken_over_in_place() {
     let mill = Mill::new();
     mill.load(&[("f.yaml", &set("one", &sending_to("out")))]).await;
