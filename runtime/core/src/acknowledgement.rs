@@ -184,25 +184,26 @@ impl Lineage {
         *self.reply.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
     }
 
-    /// What it came to, as soon as the last branch has settled, when the trunk has ended so.
-    pub async fn outcome(self, trunk: Settlement) -> Outcome {
-        let reply = self.reply.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Some(record) = self.branches.into_inner() else {
-            return Outcome { reply, ..Outcome::of(trunk) };
-        };
-        record.lock().end(trunk, None);
-        let outcome = poll_fn(|context| {
-            let mut record = record.lock();
-            match record.outcome.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    record.waker = Some(context.waker().clone());
-                    Poll::Pending
+    /// What it came to, as soon as the last branch has settled, when the trunk has ended so. To be asked once.
+    pub fn outcome(&mut self, trunk: Settlement) -> impl Future<Output = Outcome> + Send + '_ {
+        if let Some(record) = self.branches.get() {
+            record.lock().end(trunk, None);
+        }
+        poll_fn(move |context| {
+            let outcome = match self.branches.get() {
+                None => Outcome::of(trunk),
+                Some(record) => {
+                    let mut record = record.lock();
+                    let Some(outcome) = record.outcome.take() else {
+                        record.waker = Some(context.waker().clone());
+                        return Poll::Pending;
+                    };
+                    outcome
                 }
-            }
+            };
+            let reply = self.reply.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+            Poll::Ready(Outcome { reply, ..outcome })
         })
-        .await;
-        Outcome { reply, ..outcome }
     }
 }
 
@@ -273,7 +274,7 @@ mod tests {
     }
 
     /// What it came to, which must be known by now.
-    fn known(lineage: Lineage, trunk: Settlement) -> Outcome {
+    fn known(mut lineage: Lineage, trunk: Settlement) -> Outcome {
         lineage.outcome(trunk).now_or_never().unwrap()
     }
 
@@ -352,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_branches_the_trunk_is_the_outcome() {
-        let lineage = Lineage::new();
+        let mut lineage = Lineage::new();
         lineage.set_reply(Reply { status: Some(202), headers: crate::Headers::new(), body: "".into() });
         let outcome = lineage.outcome(Settlement::Released).await;
         assert_eq!((outcome.settlement, outcome.reply.unwrap().status), (Settlement::Released, Some(202)));
@@ -360,10 +361,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_outcome_waits_for_the_last_branch_and_is_the_worst() {
-        let lineage = Lineage::new();
+        let mut lineage = Lineage::new();
         let (one, other) = (lineage.branch(), lineage.branch());
         one.delivered();
-        let waiting = tokio::spawn(lineage.outcome(Settlement::Delivered));
+        let waiting = tokio::spawn(async move { lineage.outcome(Settlement::Delivered).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "told before the last branch");
         other.rejected(None);
@@ -372,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_trunk_that_did_not_end_counts_as_much_as_a_branch() {
-        let lineage = Lineage::new();
+        let mut lineage = Lineage::new();
         lineage.branch().rejected(None);
         assert_eq!(lineage.outcome(Settlement::Released).await.settlement, Settlement::Released);
     }

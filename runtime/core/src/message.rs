@@ -188,8 +188,7 @@ impl Headers {
     /// # Errors
     /// When the name or the value is not one that a message may carry, see [`check_header`].
     pub fn append(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
-        let name = normalise(name);
-        check_header(&name, value)?;
+        let name = checked(name, value)?;
         self.list_mut().push(&name, value);
         Ok(())
     }
@@ -199,8 +198,7 @@ impl Headers {
     /// # Errors
     /// As [`Headers::append`].
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
-        let name = normalise(name);
-        check_header(&name, value)?;
+        let name = checked(name, value)?;
         self.list_mut().set(&name, value);
         Ok(())
     }
@@ -436,11 +434,26 @@ fn kinds(text: &str) -> u8 {
 /// # Errors
 /// Says what is wrong.
 pub fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
+    check(name, kinds(name), value)
+}
+
+/// The name in lower case, of a header that a message may carry; see [`check_header`].
+fn checked<'a>(name: &'a str, value: &str) -> Result<Cow<'a, str>, InvalidHeader> {
+    let of_name = kinds(name);
+    if of_name & CAPITAL == 0 {
+        return check(name, of_name, value).map(|()| Cow::Borrowed(name));
+    }
+    let name = name.to_ascii_lowercase();
+    check(&name, kinds(&name), value).map(|()| Cow::Owned(name))
+}
+
+/// [`check_header`], when the kinds of the bytes of the name are known.
+fn check(name: &str, of_name: u8, value: &str) -> Result<(), InvalidHeader> {
     let problem = if name.is_empty() {
         "the name is empty"
     } else if name.len() > MAX_HEADER_NAME_BYTES {
         "the name is longer than 256 bytes"
-    } else if kinds(name) & NOT_OF_NAME != 0 {
+    } else if of_name & NOT_OF_NAME != 0 {
         "a name is lower-case ASCII without spaces and colons"
     } else if has_control(value) {
         "the value holds a control character"

@@ -12,6 +12,7 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    slice,
     sync::atomic::{AtomicUsize, Ordering as Atomic},
     task::{Context, Poll},
 };
@@ -52,15 +53,8 @@ pub(crate) struct Journey<'a> {
 /// How many splits a message may stand in. Not a setting: each is a level of recursion.
 const MAX_SPLITS: usize = 32;
 
-/// A list of steps, and the next one to do.
-#[derive(Clone, Copy)]
-struct Frame<'a> {
-    steps: &'a [StepNode<RunningStep>],
-    next: usize,
-}
-
-/// The lists that are still to be done, the innermost last. Most flows nest no deeper.
-type Frames<'a> = SmallVec<[Frame<'a>; 2]>;
+/// What is left of the lists of steps that the message stands in, the innermost last. Most flows nest no deeper.
+type Frames<'a> = SmallVec<[slice::Iter<'a, StepNode<RunningStep>>; 2]>;
 
 /// How far a child's progress counts for the order: only the last one's does, because those behind wait for all.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,7 +65,7 @@ enum Progress {
 
 /// A message on its way through the steps. Gives how its branch ended, which its lineage has been told.
 pub(crate) struct Walk<'a> {
-    journey: Journey<'a>,
+    journey: &'a Journey<'a>,
     frames: Frames<'a>,
     /// What a branch owes until it is settled. The trunk owes nothing: what it is worth is how it ends.
     owes: Option<Branch>,
@@ -122,10 +116,10 @@ struct Attempt<'a> {
 
 impl<'a> Walk<'a> {
     /// Through all steps of the version. `failure` is what is wrong with the message before its first step.
-    pub(crate) fn trunk(journey: Journey<'a>, failure: Option<Box<Failure>>) -> Self {
+    pub(crate) fn trunk(journey: &'a Journey<'a>, failure: Option<Box<Failure>>) -> Self {
         Self {
             journey,
-            frames: smallvec![Frame { steps: &journey.version.steps, next: 0 }],
+            frames: smallvec![journey.version.steps.iter()],
             owes: None,
             progress: Progress::Counts,
             message: None,
@@ -136,7 +130,7 @@ impl<'a> Walk<'a> {
     /// A branch of another walk, whose message stands before the next of these steps. Boxed, because walks do not nest without
     /// limit in place.
     fn branch(
-        journey: Journey<'a>,
+        journey: &'a Journey<'a>,
         frames: Frames<'a>,
         message: Message,
         owes: Branch,
@@ -161,8 +155,7 @@ impl<'a> Walk<'a> {
 
     fn next(&mut self, context: &mut Context<'_>) -> Moved<'a> {
         while let Some(frame) = self.frames.last_mut() {
-            if let Some(node) = frame.steps.get(frame.next) {
-                frame.next += 1;
+            if let Some(node) = frame.next() {
                 return self.turn(Attempt { node, number: 1 }, context);
             }
             self.frames.pop();
@@ -180,7 +173,7 @@ impl<'a> Walk<'a> {
     }
 
     fn begin(&mut self, attempt: Attempt<'a>, context: &mut Context<'_>) -> Moved<'a> {
-        let Journey { version, lineage, original, watch, .. } = self.journey;
+        let Journey { version, lineage, original, watch, .. } = *self.journey;
         let node = attempt.node;
         let given = self.message.as_ref().unwrap_or(original).clone();
         version.observer.step_begins(node.index, &given);
@@ -242,7 +235,7 @@ impl<'a> Walk<'a> {
     }
 
     fn ended(&mut self, attempt: Attempt<'a>, began: Moment, result: Result<Next, Failure>) -> Moved<'a> {
-        let Journey { version, original, watch, .. } = self.journey;
+        let Journey { version, original, watch, .. } = *self.journey;
         let (index, message) = (attempt.node.index, self.message.as_ref().unwrap_or(original));
         let over = result.as_ref().ok().and_then(|next| within_fan_out(self.journey, next).err());
         let result = over.map_or(result, Err);
@@ -256,7 +249,7 @@ impl<'a> Walk<'a> {
             }
             Ok(Next::Enter(changed, branch)) => {
                 if let Some(steps) = attempt.node.step.branches.get(branch) {
-                    self.frames.push(Frame { steps, next: 0 });
+                    self.frames.push(steps.iter());
                 }
                 self.goes_on_as(changed)
             }
@@ -283,7 +276,7 @@ impl<'a> Walk<'a> {
         let branches = Box::pin(async move {
             let mut ended = Settlement::Delivered;
             for steps in branches.iter().filter_map(|branch| node.step.branches.get(*branch)) {
-                let frames = smallvec![Frame { steps, next: 0 }];
+                let frames = smallvec![steps.iter()];
                 ended = Self::branch(journey, frames, copied.clone(), stem.branch(), progress).await;
                 if ended != Settlement::Delivered {
                     break;
@@ -306,23 +299,25 @@ impl<'a> Walk<'a> {
         }
         self.message = None;
         let owes = self.takes_over();
-        let journey = Journey { splits: self.journey.splits + 1, ..self.journey };
+        let journey = Journey { splits: self.journey.splits + 1, ..*self.journey };
         let (frames, progress) = (mem::take(&mut self.frames), self.progress);
         Moved::On(At::Rest(Box::pin(async move {
             let mut worst = Settlement::Delivered;
+            // Collected anew, because a small vector cannot take a shorter lifetime.
+            let frames = || frames.iter().cloned().collect();
             for child in children {
                 let branch = owes.branch();
-                let ended = Self::branch(journey, frames.clone(), child, branch, Progress::Held).await;
+                let ended = Walk::branch(&journey, frames(), child, branch, Progress::Held).await;
                 worst = worst.max(ended);
             }
-            let ended = Self::branch(journey, frames, last, owes, progress).await;
+            let ended = Walk::branch(&journey, frames(), last, owes, progress).await;
             worst.max(ended)
         })))
     }
 
     /// Another attempt, or none.
     fn failed(&mut self, mut attempt: Attempt<'a>, failure: Failure) -> At<'a> {
-        let Journey { version, original, .. } = self.journey;
+        let Journey { version, original, .. } = *self.journey;
         let rule = version.rules.iter().find(|rule| rule.rule.matches(&failure));
         let Some(wait) = rule.and_then(|rule| rule.rule.retry_after(attempt.number, &failure)) else {
             return self.give_up(failure, Some(attempt));
@@ -419,7 +414,7 @@ impl Future for Walk<'_> {
 }
 
 /// Whether what a step made of one message keeps the limits of the delivery.
-fn within_fan_out(journey: Journey<'_>, next: &Next) -> Result<(), Failure> {
+fn within_fan_out(journey: &Journey<'_>, next: &Next) -> Result<(), Failure> {
     let Next::Emit(children) = next else { return Ok(()) };
     let limit = journey.version.limits.fan_out;
     let made = journey.children.fetch_add(children.len(), Atomic::Relaxed) + children.len();

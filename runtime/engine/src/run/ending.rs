@@ -31,7 +31,7 @@ pub(super) struct GivenUp<'a> {
 }
 
 /// Does with a message what its flow says about the failure.
-pub(super) async fn give_up(journey: Journey<'_>, given_up: GivenUp<'_>, branch: Branch) -> Settlement {
+pub(super) async fn give_up(journey: &Journey<'_>, given_up: GivenUp<'_>, branch: Branch) -> Settlement {
     let version = journey.version;
     let rule = version.rules.iter().find(|rule| rule.rule.matches(&given_up.failure));
     match rule.map(|rule| &rule.then) {

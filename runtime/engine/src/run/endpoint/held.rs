@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
     task::Poll,
 };
@@ -25,20 +25,19 @@ use crate::run::{
 
 /// A delivery that has not settled.
 pub(super) struct Held {
-    pub(super) message: Message,
+    pub(super) way: Way,
     pub(super) acknowledgement: Acknowledgement,
-    pub(super) ticket: Option<Ticket>,
-    /// What is wrong with it before its first step.
-    pub(super) failure: Option<Box<Failure>>,
     pub(super) accepted: Moment,
     pub(super) room: Room,
 }
 
 /// What of a delivery goes through the flow.
-struct Way<'a> {
-    original: &'a Message,
-    ticket: Option<&'a Ticket>,
-    failure: Option<&'a Failure>,
+pub(super) struct Way {
+    /// As the source gave it.
+    pub(super) message: Message,
+    pub(super) ticket: Option<Ticket>,
+    /// What is wrong with it before its first step.
+    pub(super) failure: Option<Box<Failure>>,
 }
 
 /// Room for one delivery; given back when dropped.
@@ -58,51 +57,53 @@ pub(super) struct Kept {
     pub(super) ticket: Option<Ticket>,
 }
 
-/// Takes one delivery through a version, and tells its source how it ended. `now` is the time, if it is known. Gives back what the
-/// next delivery can have.
+/// Takes one delivery through a version, and tells its source how it ended. Gives back what the next delivery can have.
 ///
-/// Not an `async fn`: it would have room for its arguments twice, and there is one of these for each delivery that waits.
+/// Not an `async fn`: it would have room for its arguments twice, and there is one of these for each delivery that waits. It is moved
+/// before it begins, too, so nothing is kept in it that is seldom of use.
 pub(super) fn carry(
     carrier: Carrier,
     held: Held,
-    now: Option<Moment>,
+    watch: Stopwatch,
 ) -> impl Future<Output = Option<Kept>> + Send + 'static {
     async move {
         let version = &carrier.version;
-        let watch = now.map_or_else(Stopwatch::unread, Stopwatch::at);
         loop {
-            let outcome = once(version, held.way(), &watch).await;
-            let released = outcome.settlement == Settlement::Released;
-            if released && version.is_stopped() {
-                // By the time the version is stopped the endpoint has another one, or is closing; it decides.
-                match held.room.offers() {
-                    Some(endpoint) => offer(&endpoint, held, version),
-                    None => held.release(version),
-                }
-                return None;
-            }
-            if released && version.ordering.strict && held.ticket.is_some() {
-                // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
-                // Boxed: no other delivery needs the room.
-                Box::pin(async {
-                    tokio::select! {
-                        () = tokio::time::sleep(version.limits.release_delay()) => {}
-                        () = version.stop.cancelled() => {}
+            {
+                // In a block of its own: the wait behind it has no room for this outcome.
+                let outcome = once(version, &held.way, &watch).await;
+                let released = outcome.settlement == Settlement::Released;
+                if released && version.is_stopped() {
+                    // By the time the version is stopped the endpoint has another one, or is closing; it decides.
+                    match held.room.offers() {
+                        Some(endpoint) => offer(&endpoint, held, version),
+                        None => held.release(version),
                     }
-                })
-                .await;
-                watch.forget();
-                continue;
+                    return None;
+                }
+                let blocks = released && version.ordering.strict && held.way.ticket.is_some();
+                if !blocks {
+                    let left = held.settle(version, outcome, &watch);
+                    return left.map(|(shared, ticket)| Kept { carrier, shared, ticket });
+                }
             }
-            let left = held.settle(version, outcome, &watch);
-            return left.map(|(shared, ticket)| Kept { carrier, shared, ticket });
+            // Nothing may overtake it, so it is not given back to the source: it blocks its lane and is tried again here.
+            // Boxed: no other delivery needs the room.
+            Box::pin(async {
+                tokio::select! {
+                    () = tokio::time::sleep(version.limits.release_delay()) => {}
+                    () = version.stop.cancelled() => {}
+                }
+            })
+            .await;
+            watch.forget();
         }
     }
 }
 
 /// Offers to an endpoint what `version` could not finish; releases it when the endpoint is gone.
 pub(super) fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, version: &Version) {
-    if let Some(ticket) = &held.ticket {
+    if let Some(ticket) = &held.way.ticket {
         ticket.stay();
     }
     if let Err(mpsc::error::SendError(Command::Offer(held))) = endpoint.send(Command::Offer(held)) {
@@ -110,36 +111,46 @@ pub(super) fn offer(endpoint: &mpsc::UnboundedSender<Command>, held: Held, versi
     }
 }
 
-/// One pass through the flow.
-async fn once(version: &Version, way: Way<'_>, watch: &Stopwatch) -> Outcome {
-    if version.is_stopped() {
-        // Nothing is begun.
-        return released(None);
+/// One pass through the flow. Not an `async fn`, as [`carry`].
+fn once<'a>(
+    version: &'a Version,
+    way: &'a Way,
+    watch: &'a Stopwatch,
+) -> impl Future<Output = Outcome> + Send + 'a {
+    async move {
+        if version.is_stopped() {
+            // Nothing is begun.
+            return released(None);
+        }
+        let (mut lineage, children) = (Lineage::new(), AtomicUsize::new(0));
+        let ended = {
+            let Way { message: original, ticket, failure } = way;
+            let journey = Journey {
+                version,
+                original,
+                ticket: ticket.as_ref(),
+                children: &children,
+                lineage: &lineage,
+                watch,
+                splits: 0,
+            };
+            let mut walk = Walk::trunk(&journey, failure.clone());
+            // What need not wait does not begin to listen.
+            let mut stopped = None;
+            poll_fn(|context| {
+                let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut walk).poll(context)));
+                // A panic has been reported by its hook. It releases the delivery, as does the end of the version.
+                if let Poll::Ready(ended) = polled.unwrap_or(Poll::Ready(Settlement::Released)) {
+                    return Poll::Ready(ended);
+                }
+                let stopped = stopped.get_or_insert_with(|| Box::pin(version.stop.cancelled()));
+                stopped.as_mut().poll(context).map(|()| Settlement::Released)
+            })
+            .await
+        };
+        // Every branch has been settled or dropped by now, so the answer is there.
+        lineage.outcome(ended).await
     }
-    let (lineage, children) = (Lineage::new(), AtomicUsize::new(0));
-    let Way { original, ticket, failure } = way;
-    let ended = {
-        let journey =
-            Journey { version, original, ticket, children: &children, lineage: &lineage, watch, splits: 0 };
-        let mut walk = Walk::trunk(journey, failure.cloned().map(Box::new));
-        // What need not wait does not begin to listen.
-        let mut stopped = pin!(None);
-        poll_fn(|context| {
-            let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut walk).poll(context)));
-            // A panic has been reported by its hook. It releases the delivery, as does the end of the version.
-            if let Poll::Ready(ended) = polled.unwrap_or(Poll::Ready(Settlement::Released)) {
-                return Poll::Ready(ended);
-            }
-            if stopped.is_none() {
-                stopped.set(Some(version.stop.cancelled()));
-            }
-            let listens = stopped.as_mut().as_pin_mut();
-            listens.map_or(Poll::Pending, |stopped| stopped.poll(context).map(|()| Settlement::Released))
-        })
-        .await
-    };
-    // Every branch has been settled or dropped by now, so the answer is there.
-    lineage.outcome(ended).await
 }
 
 // === impl Held ===
@@ -153,7 +164,7 @@ impl Held {
         outcome: Outcome,
         watch: &Stopwatch,
     ) -> Option<(Arc<Shared>, Option<Ticket>)> {
-        let Self { message, acknowledgement, mut ticket, failure: _, accepted, room } = self;
+        let Self { way: Way { message, mut ticket, failure: _ }, acknowledgement, accepted, room } = self;
         version.observer.settled(&message, &outcome, watch.recent().since(accepted));
         if let Some(ticket) = &mut ticket {
             ticket.leave();
@@ -163,19 +174,14 @@ impl Held {
         shared.map(|shared| (shared, ticket))
     }
 
-    /// What takes it through the flow.
-    fn way(&self) -> Way<'_> {
-        Way { original: &self.message, ticket: self.ticket.as_ref(), failure: self.failure.as_deref() }
-    }
-
     /// The version was stopped, and there is no other to offer it to. What is behind it in its lane does not go on, though its
     /// version may have time left: it would come out before what it follows.
     pub(super) fn release(mut self, version: &Version) {
-        if let Some(ticket) = self.ticket.take() {
+        if let Some(ticket) = self.way.ticket.take() {
             ticket.block();
         }
         let failure = Failure::new(ErrorClass::Drained, "the drain limit was reached (limits.drain_ms)");
-        say_released(version, &self.message, &failure);
+        say_released(version, &self.way.message, &failure);
         let watch = Stopwatch::unread();
         drop(self.settle(version, released(Some(Arc::new(failure))), &watch));
     }

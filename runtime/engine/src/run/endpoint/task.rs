@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::select_all;
 use gristmill_core::{
-    Delivery, Failure, Message, Moment,
+    Delivery, Failure, Message, Moment, Stopwatch,
     plugin::Health,
     source::{SOURCE_RETRY, Source, SourceError},
 };
@@ -24,7 +24,7 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::{
     Command, EndpointState, Shared,
-    held::{Carrier, Held, Kept, Room, carry, offer},
+    held::{Carrier, Held, Kept, Room, Way, carry, offer},
     lanes::Lanes,
     turn::Turn,
 };
@@ -127,7 +127,7 @@ impl Task {
             let (retry_at, recovered_at) = (self.retry_at, self.recovered_at);
             let Some(source) = self.source.as_mut() else { return };
             if may_take && let Some(delivery) = source.ready() {
-                self.took(Ok(Some(delivery)));
+                self.took_one(delivery);
                 continue;
             }
             self.kept = None;
@@ -275,10 +275,11 @@ impl Task {
             }
             return;
         }
-        match &held.ticket {
+        let way = &mut held.way;
+        match &way.ticket {
             Some(ticket) => ticket.restart(self.version.generation),
             // Its key could not be told, or the version before had no lanes.
-            None => (held.ticket, held.failure) = self.place(&held.message, None),
+            None => (way.ticket, way.failure) = self.place(&way.message, None),
         }
         self.dispatch(Carrier::new(&self.version), held, None);
     }
@@ -335,12 +336,7 @@ impl Task {
 
     fn took(&mut self, next: Result<Option<Delivery>, SourceError>) {
         match next {
-            Ok(Some(delivery)) => {
-                if self.trouble.is_some() {
-                    self.recovered();
-                }
-                self.accept(delivery);
-            }
+            Ok(Some(delivery)) => self.took_one(delivery),
             Ok(None) => {
                 self.finished = true;
                 self.show();
@@ -367,6 +363,13 @@ impl Task {
         }
     }
 
+    fn took_one(&mut self, delivery: Delivery) {
+        if self.trouble.is_some() {
+            self.recovered();
+        }
+        self.accept(delivery);
+    }
+
     fn accept(&mut self, delivery: Delivery) {
         let Delivery { mut message, acknowledgement, redelivered: _ } = delivery;
         self.version.observer.accepted(&mut message);
@@ -378,7 +381,7 @@ impl Task {
         let (ticket, failure) = self.place(&message, ticket);
         let accepted = Moment::now();
         let room = Room::take(shared);
-        let held = Held { message, acknowledgement, ticket, failure, accepted, room };
+        let held = Held { way: Way { message, ticket, failure }, acknowledgement, accepted, room };
         self.dispatch(carrier, held, Some(accepted));
     }
 
@@ -416,12 +419,13 @@ impl Task {
         // A task that panics drops what it holds, which releases it.
         if self.lanes.as_ref().is_none_or(|lanes| lanes.lanes.len() > 1) {
             // By the time it has its turn, the clock has moved.
-            tokio::spawn(carry(carrier, held, None));
+            tokio::spawn(carry(carrier, held, Stopwatch::unread()));
             return;
         }
         // In one lane nothing starts before what came first has: another thread would only wait for this one. So it goes as far
         // as it comes here, and becomes a task when it has to wait.
-        let carried = carry(carrier, held, now);
+        let watch = now.map_or_else(Stopwatch::unread, Stopwatch::at);
+        let carried = carry(carrier, held, watch);
         let mut carried = match self.spare.take() {
             Some(mut spare) => {
                 spare.set(carried);
